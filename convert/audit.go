@@ -1,0 +1,312 @@
+package convert
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	gomaildir "github.com/emersion/go-maildir"
+
+	"mailferry/internal/message"
+	"mailferry/maildir"
+	"mailferry/mbox"
+)
+
+// audit compares one folder of a Maildir with its mbox. What is in the Maildir
+// is read by go-maildir and from Dovecot's lists, not by what wrote it.
+type audit struct {
+	mailbox  string
+	dir      string
+	in       *input
+	validity uint32
+	uids     *maildir.UIDList
+	keywords *maildir.KeywordTable
+	files    map[string]*gomaildir.Message // by unique name; what was compared is deleted
+	diffs    []Difference
+}
+
+// verifyMailbox audits the folder of one source.
+func verifyMailbox(ctx context.Context, src source, o Options) (result, []Difference, error) {
+	in, err := open(src, o.Scan)
+	var format *mbox.FormatError
+	if errors.As(err, &format) || isIrregular(err) {
+		return result{skipped: err}, nil, nil
+	}
+	if err != nil {
+		return result{}, nil, fmt.Errorf("%s: %w", src.path, err)
+	}
+	defer in.Close()
+	rel, err := o.Folders.Dir(src.parts)
+	if err != nil {
+		return result{skipped: err}, nil, nil
+	}
+	a := &audit{mailbox: src.name(), dir: filepath.Join(o.Dest, rel), in: in}
+	if err := a.load(); err != nil {
+		return result{}, nil, err
+	}
+	r := MailboxReport{Name: a.mailbox, Path: src.path}
+	if err := a.messages(ctx, &r, o.Progress); err != nil {
+		return result{}, nil, fmt.Errorf("%s: %w", src.path, err)
+	}
+	a.leftovers()
+	r.Careful, r.Oddities = in.CarefulCount(), in.Oddities()
+	return result{report: r}, a.diffs, in.unchanged(src.path)
+}
+
+// load reads what the folder holds. A folder or list that is missing is a
+// difference, not an error.
+func (a *audit) load() error {
+	a.files = map[string]*gomaildir.Message{}
+	err := gomaildir.Dir(a.dir).Walk(func(m *gomaildir.Message) error {
+		if other := a.files[m.Key()]; other != nil {
+			a.differ(-1, m.Filename(), "message", "one file", "two files of one name, with "+filepath.Base(other.Filename()))
+		}
+		a.files[m.Key()] = m
+		return nil
+	})
+	var odd *gomaildir.MailfileError
+	var flag *gomaildir.FlagError
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		a.differ(-1, a.dir, "folder", "present", "absent")
+	case errors.As(err, &odd) || errors.As(err, &flag):
+		a.differ(-1, filepath.Join(a.dir, "cur"), "file name", "that of a message", err.Error())
+	case err != nil:
+		return err
+	}
+	if err := a.loadLists(); err != nil {
+		return err
+	}
+	news, err := os.ReadDir(filepath.Join(a.dir, "new"))
+	for _, n := range news {
+		a.differ(-1, filepath.Join(a.dir, "new", n.Name()), "message", "absent", "present")
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// loadLists reads Dovecot's lists. One that Dovecot would throw away is a
+// difference; a folder without keywords has no list of them.
+func (a *audit) loadLists() error {
+	a.uids, a.keywords = &maildir.UIDList{}, &maildir.KeywordTable{}
+	err := a.list("dovecot-uidlist", func(r io.Reader) error {
+		list, err := maildir.ParseUIDList(r)
+		if err == nil {
+			a.uids = list
+		}
+		return err
+	})
+	if errors.Is(err, fs.ErrNotExist) {
+		a.differ(-1, filepath.Join(a.dir, "dovecot-uidlist"), "list of UIDs", "present", "absent")
+		err = nil
+	}
+	if err != nil {
+		return err
+	}
+	err = a.list("dovecot-keywords", func(r io.Reader) error {
+		table, err := maildir.ParseKeywords(r)
+		if err == nil {
+			a.keywords = table
+		}
+		return err
+	})
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// list reads a list; one that can't be parsed is a difference.
+func (a *audit) list(name string, parse func(io.Reader) error) error {
+	f, err := os.Open(filepath.Join(a.dir, name))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := parse(f); err != nil {
+		a.differ(-1, f.Name(), "list", "readable", err.Error())
+	}
+	return nil
+}
+
+func (a *audit) differ(offset int64, file, field, want, got string) {
+	a.diffs = append(a.diffs, Difference{a.mailbox, offset, file, field, want, got})
+}
+
+// check notes a difference of two values of one message.
+func check[T comparable](a *audit, e *mbox.Entry, file, field string, want, got T) {
+	if want != got {
+		a.differ(e.Offset, file, field, fmt.Sprint(want), fmt.Sprint(got))
+	}
+}
+
+// messages walks both sides in step. UIDs rise on both, and say which message
+// belongs to which file even where one is missing.
+func (a *audit) messages(ctx context.Context, r *MailboxReport, progress func(int64)) error {
+	entries := a.uids.Entries
+	for {
+		e, err := a.in.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		state := a.in.State(e)
+		progress(e.Next() - e.Offset)
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if state.Pseudo {
+			continue
+		}
+		r.Messages++
+		r.Bytes += e.Size
+		for len(entries) > 0 && entries[0].UID < state.UID {
+			a.extra(entries[0])
+			entries = entries[1:]
+		}
+		if len(entries) == 0 || entries[0].UID != state.UID {
+			a.differ(e.Offset, "", "message", fmt.Sprintf("present with UID %d", state.UID), "absent")
+			continue
+		}
+		if err := a.message(e, state, entries[0]); err != nil {
+			return err
+		}
+		entries = entries[1:]
+	}
+	for _, u := range entries {
+		a.extra(u)
+	}
+	a.header()
+	return nil
+}
+
+// extra reports a message that the mbox does not explain. A line without a
+// file is none: servers tolerate those.
+func (a *audit) extra(u maildir.UIDEntry) {
+	if m := a.files[u.Name]; m != nil {
+		a.differ(-1, m.Filename(), "message", "absent", fmt.Sprintf("present with UID %d", u.UID))
+		delete(a.files, u.Name)
+	}
+}
+
+// header compares what the folder's list says of the mailbox as a whole.
+func (a *audit) header() {
+	list := filepath.Join(a.dir, "dovecot-uidlist")
+	if want := a.in.UIDValidity(); want != 0 && want != a.uids.UIDValidity {
+		a.differ(-1, list, "UIDVALIDITY", fmt.Sprint(want), fmt.Sprint(a.uids.UIDValidity))
+	}
+	if want := a.in.NextUID(); want > a.uids.NextUID {
+		a.differ(-1, list, "next UID", fmt.Sprintf("at least %d", want), fmt.Sprint(a.uids.NextUID))
+	}
+}
+
+// leftovers reports files that no list names.
+func (a *audit) leftovers() {
+	for _, key := range slices.Sorted(maps.Keys(a.files)) {
+		a.differ(-1, a.files[key].Filename(), "message", "absent", "present without a UID")
+	}
+}
+
+// message compares one message with its file.
+func (a *audit) message(e *mbox.Entry, state mbox.State, u maildir.UIDEntry) error {
+	m := a.files[u.Name]
+	if m == nil {
+		a.differ(e.Offset, filepath.Join(a.dir, "cur", u.Name), "message", fmt.Sprintf("present with UID %d", state.UID), "absent")
+		return nil
+	}
+	delete(a.files, u.Name)
+	file := m.Filename()
+	read, mtime, err := measure(m)
+	if err != nil {
+		return err
+	}
+	check(a, e, file, "digest", fmt.Sprintf("%x", e.Digest), fmt.Sprintf("%x", read.Digest()))
+	check(a, e, file, "size", e.Size, read.Size)
+	check(a, e, file, "S=", strconv.FormatInt(read.Size, 10), nameField(u.Name, ",S="))
+	check(a, e, file, "W=", strconv.FormatInt(read.VSize, 10), nameField(u.Name, ",W="))
+	if !e.Date.IsZero() {
+		check(a, e, file, "date", e.Date.Unix(), mtime)
+	}
+	flags, keywords := a.flags(m)
+	check(a, e, file, "flags", systemFlags(state.Flags).String(), flags)
+	check(a, e, file, "keywords", a.wantKeywords(state), keywords)
+	validity := a.in.UIDValidity()
+	if validity == 0 {
+		validity = a.uids.UIDValidity
+	}
+	check(a, e, file, "UIDL", uidl(a.in.Scanner, e, state.UID, validity), u.UIDL)
+	return nil
+}
+
+func measure(m *gomaildir.Message) (*message.Measure, int64, error) {
+	r, err := m.Open()
+	if err != nil {
+		return nil, 0, err
+	}
+	defer r.Close()
+	measure := message.NewMeasure()
+	if _, err := io.Copy(measure, r); err != nil {
+		return nil, 0, err
+	}
+	info, err := os.Stat(m.Filename())
+	if err != nil {
+		return nil, 0, err
+	}
+	return measure, info.ModTime().Unix(), nil
+}
+
+// nameField returns the digits behind a field of a file name.
+func nameField(name, field string) string {
+	_, value, ok := strings.Cut(name, field)
+	if !ok {
+		return "absent"
+	}
+	value, _, _ = strings.Cut(value, ",")
+	return value
+}
+
+// flags splits the letters of a file name into system flags and the keywords
+// that the small letters stand for.
+func (a *audit) flags(m *gomaildir.Message) (system, keywords string) {
+	var names []string
+	for _, f := range m.Flags() {
+		if 'a' <= f && f <= 'z' {
+			names = append(names, a.keywords.Name(int(f-'a')))
+		} else {
+			system += string(rune(f))
+		}
+	}
+	return system, joinKeywords(names)
+}
+
+// wantKeywords lists the keywords of a message that the folder can hold: those
+// beyond the 26th live in the server's index.
+func (a *audit) wantKeywords(s mbox.State) string {
+	var names []string
+	for _, name := range s.Keywords {
+		if _, ok := a.keywords.Letter(name); ok {
+			names = append(names, name)
+		}
+	}
+	return joinKeywords(names)
+}
+
+func joinKeywords(names []string) string {
+	for i, n := range names {
+		names[i] = strings.ToLower(n)
+	}
+	slices.Sort(names)
+	return strings.Join(slices.Compact(names), " ")
+}

@@ -1,0 +1,166 @@
+package convert
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"mailferry/internal/safefs"
+	"mailferry/maildir"
+	"mailferry/mbox"
+)
+
+// Options of Convert and Verify.
+type Options struct {
+	Source  string // a mailbox file, or a folder tree
+	Dest    string // the Maildir
+	Inbox   string // INBOX of a folder tree, if it is not in it
+	Folders maildir.Folders
+	Scan    mbox.Options
+	Jobs    int // mailboxes at a time
+
+	// Progress is told of each message: how many bytes of its mailbox it took.
+	// It is called from several goroutines.
+	Progress func(bytes int64)
+	// Total is told once how many bytes there are.
+	Total func(bytes int64)
+}
+
+// Busy says that a mailbox changed while it was read: try again.
+type Busy struct{ Path string }
+
+func (e *Busy) Error() string {
+	return fmt.Sprintf("%s changed while it was read; nothing was published, run it again when the mailbox is at rest", e.Path)
+}
+
+// Convert makes a new Maildir, o.Dest, of the mailboxes of o.Source. Its
+// messages are durable when it returns nil. After an error, or when ctx ends,
+// o.Dest is as it was.
+func Convert(ctx context.Context, o Options) (*Report, error) {
+	start := time.Now()
+	found, err := find(o)
+	if err != nil {
+		return nil, err
+	}
+	defer found.close()
+	o.Total(found.bytes())
+
+	dest, err := filepath.Abs(o.Dest)
+	if err != nil {
+		return nil, err
+	}
+	parent, err := safefs.OpenDir(filepath.Dir(dest))
+	if err != nil {
+		return nil, err
+	}
+	defer parent.Close()
+	staging, err := maildir.NewStaging(parent, filepath.Base(dest), o.Folders)
+	if err != nil {
+		return nil, err
+	}
+	c := &conversion{Options: o, staging: staging, start: start}
+	report, err := c.run(ctx, found)
+	if err == nil {
+		err = staging.Publish()
+	}
+	if err != nil {
+		return nil, errors.Join(err, staging.Discard())
+	}
+	report.Took = time.Since(start)
+	return report, nil
+}
+
+// conversion is one run of Convert.
+type conversion struct {
+	Options
+	staging *maildir.Staging
+	start   time.Time
+	host    string
+}
+
+// run writes all mailboxes and the lists into the staging Maildir.
+func (c *conversion) run(ctx context.Context, found *tree) (*Report, error) {
+	c.host, _ = os.Hostname() // the Namer has a word for none
+	base := c.start.Add(-nameSpan(found.bytes()) - time.Duration(len(found.sources))*time.Microsecond)
+
+	results := make([]result, len(found.sources))
+	jobs, ctx := errgroup.WithContext(ctx)
+	jobs.SetLimit(c.Jobs) // one writer a mailbox: more of them only wait for the directory
+	for i, src := range found.sources {
+		namer := maildir.NewNamer(base, os.Getpid(), c.host)
+		base = base.Add(nameSpan(src.size) + time.Microsecond)
+		jobs.Go(func() error {
+			var err error
+			results[i], err = c.mailbox(ctx, src, namer)
+			return err
+		})
+	}
+	if err := jobs.Wait(); err != nil {
+		return nil, err
+	}
+	report := &Report{Skips: found.skips}
+	if err := report.collect(found, results); err != nil {
+		return nil, err
+	}
+	return report, c.lists(found, report)
+}
+
+// nameSpan is the time that the names of a mailbox's messages may span, one
+// microsecond each. No message takes less than 8 bytes of an mbox. Spans lie
+// one after the other before the start of the run: so every name is unique in
+// the whole Maildir, and sorts before mail that is delivered later.
+func nameSpan(size int64) time.Duration { return time.Duration(size/8) * time.Microsecond }
+
+// result is what became of a source: a report, or the reason for a skip.
+type result struct {
+	report  MailboxReport
+	skipped error
+}
+
+// collect turns results into the report. If SRC is one mailbox, a reason to
+// skip it is an error.
+func (r *Report) collect(found *tree, results []result) error {
+	for i, res := range results {
+		switch {
+		case res.skipped == nil:
+			r.Mailboxes = append(r.Mailboxes, res.report)
+		case len(results) == 1 && len(found.skips) == 0:
+			return fmt.Errorf("%s: %w", found.sources[i].path, res.skipped)
+		default:
+			r.Skips = append(r.Skips, Skip{found.sources[i].path, res.skipped.Error()})
+		}
+	}
+	r.total()
+	return nil
+}
+
+// lists writes what belongs to the Maildir as a whole: INBOX, which every
+// Maildir has, and the subscriptions.
+func (c *conversion) lists(found *tree, report *Report) error {
+	if len(report.Mailboxes) == 0 || report.Mailboxes[0].Name != "INBOX" {
+		if err := c.emptyInbox(); err != nil {
+			return err
+		}
+	}
+	if !found.hasList {
+		return nil
+	}
+	refused, err := c.staging.Subscribe(found.subscribed)
+	for _, r := range refused {
+		report.Skips = append(report.Skips, Skip{"subscription", r.Error()})
+	}
+	return err
+}
+
+func (c *conversion) emptyInbox() error {
+	folder, err := c.staging.Folder(nil)
+	if err != nil {
+		return err
+	}
+	return folder.Close()
+}

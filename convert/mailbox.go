@@ -1,0 +1,168 @@
+package convert
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"syscall"
+
+	"mailferry/internal/safefs"
+	"mailferry/maildir"
+	"mailferry/mbox"
+)
+
+// mailbox converts one mailbox into its folder. What is no mailbox, or has a
+// name that the layout can't hold, is skipped; any other failure is an error.
+func (c *conversion) mailbox(ctx context.Context, src source, namer *maildir.Namer) (result, error) {
+	in, err := open(src, c.Scan)
+	var format *mbox.FormatError
+	if errors.As(err, &format) || isIrregular(err) {
+		return result{skipped: err}, nil
+	}
+	if err != nil {
+		return result{}, fmt.Errorf("%s: %w", src.path, err)
+	}
+	defer in.Close()
+	if _, err := c.Folders.Dir(src.parts); err != nil {
+		return result{skipped: err}, nil
+	}
+	folder, err := c.staging.Folder(src.parts)
+	if err != nil {
+		return result{}, err
+	}
+	w := writer{src: src, in: in, folder: folder, namer: namer, progress: c.Progress, guess: uint32(c.start.Unix())}
+	if err := w.copy(ctx, c.Scan); err != nil {
+		return result{}, errors.Join(fmt.Errorf("%s: %w", src.path, err), folder.Close())
+	}
+	return result{report: w.report()}, in.unchanged(src.path)
+}
+
+func isIrregular(err error) bool {
+	var irregular *safefs.Irregular
+	return errors.As(err, &irregular)
+}
+
+// input is an open mbox with the scan of it.
+type input struct {
+	*os.File
+	*mbox.Scanner
+	*mbox.Tracker
+	before os.FileInfo
+}
+
+// open begins the scan of a source.
+func open(src source, o mbox.Options) (*input, error) {
+	f, err := src.dir.OpenRegular(src.file)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	s, err := mbox.NewScanner(f, info.Size(), o)
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return &input{f, s, mbox.NewTracker(s), info}, nil
+}
+
+// unchanged fails if the mbox was written to since it was opened.
+func (in *input) unchanged(path string) error {
+	after, err := in.Stat()
+	if err != nil {
+		return err
+	}
+	b, a := in.before.Sys().(*syscall.Stat_t), after.Sys().(*syscall.Stat_t)
+	if b.Size != a.Size || b.Mtim != a.Mtim || b.Ctim != a.Ctim {
+		return &Busy{path}
+	}
+	return nil
+}
+
+// writer copies one mailbox.
+type writer struct {
+	src      source
+	in       *input
+	folder   *maildir.Folder
+	namer    *maildir.Namer
+	progress func(int64)
+	guess    uint32 // UIDVALIDITY for a mailbox that records none
+
+	validity uint32
+	keywords *keywords
+	messages int
+	bytes    int64
+}
+
+// copy takes the messages one after the other, then writes the folder's lists.
+func (w *writer) copy(ctx context.Context, o mbox.Options) error {
+	for {
+		e, err := w.in.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		state := w.in.State(e)
+		if w.keywords == nil {
+			if err := w.begin(o); err != nil {
+				return err
+			}
+		}
+		if err := w.message(e, state); err != nil {
+			return err
+		}
+		w.progress(e.Next() - e.Offset)
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+	}
+	if w.keywords == nil {
+		if err := w.begin(o); err != nil {
+			return err
+		}
+	}
+	return w.folder.End(w.in.NextUID(), w.keywords.table)
+}
+
+// begin starts the folder once the first message has told the mailbox's state.
+func (w *writer) begin(o mbox.Options) (err error) {
+	if w.validity = w.in.UIDValidity(); w.validity == 0 {
+		w.validity = w.guess
+	}
+	if w.keywords, err = newKeywords(w.src, w.in.Keywords(), o); err != nil {
+		return err
+	}
+	var guid [16]byte
+	rand.Read(guid[:])
+	return w.folder.Begin(w.namer, w.validity, guid)
+}
+
+func (w *writer) message(e *mbox.Entry, state mbox.State) error {
+	if state.Pseudo {
+		return nil
+	}
+	flags := systemFlags(state.Flags) | w.keywords.flags(state)
+	m := maildir.Message{
+		Size: e.Size, VSize: e.VSize, Date: e.Date,
+		Flags: flags, UID: state.UID, UIDL: uidl(w.in.Scanner, e, state.UID, w.validity),
+	}
+	if err := w.folder.Add(m, w.in.WriteContent); err != nil {
+		return fmt.Errorf("message at offset %d: %w", e.Offset, err)
+	}
+	w.messages++
+	w.bytes += e.Size
+	return nil
+}
+
+func (w *writer) report() MailboxReport {
+	return MailboxReport{
+		Name: w.src.name(), Path: w.src.path, Messages: w.messages, Bytes: w.bytes,
+		Careful: w.in.CarefulCount(), Oddities: w.in.Oddities(), Left: w.keywords.leftovers(),
+	}
+}

@@ -1,0 +1,63 @@
+package message
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"hash"
+)
+
+// Digest is the SHA-256 of a message's bytes.
+type Digest [sha256.Size]byte
+
+// Measure takes the sizes and the digest of a message written to it.
+type Measure struct {
+	Size  int64 // bytes
+	VSize int64 // bytes when every bare LF counts as CRLF: RFC822.SIZE, POP3 LIST, W=
+	hash  hash.Hash
+	cr    bool // the last byte was a CR
+}
+
+// NewMeasure returns a Measure of nothing.
+func NewMeasure() *Measure { return &Measure{hash: sha256.New()} }
+
+// Reset makes m a Measure of nothing again.
+func (m *Measure) Reset() {
+	m.Size, m.VSize, m.cr = 0, 0, false
+	m.hash.Reset()
+}
+
+// Write adds b to the message. It never fails.
+func (m *Measure) Write(b []byte) (int, error) {
+	if len(b) == 0 {
+		return 0, nil
+	}
+	m.hash.Write(b)
+	m.Size += int64(len(b))
+	m.VSize += int64(len(b) + bareLFs(b))
+	if m.cr && b[0] == '\n' {
+		m.VSize-- // its CR came with the piece before
+	}
+	m.cr = b[len(b)-1] == '\r'
+	return len(b), nil
+}
+
+// bareLFs counts the LFs in b that have no CR before them.
+func bareLFs(b []byte) int {
+	n := bytes.Count(b, []byte{'\n'})
+	if bytes.IndexByte(b, '\r') >= 0 {
+		n -= bytes.Count(b, crlf)
+	}
+	return n
+}
+
+// Digest returns the digest of what was written so far.
+func (m *Measure) Digest() Digest {
+	var d Digest
+	m.hash.Sum(d[:0])
+	return d
+}
+
+// MeasureBytes measures a message that is in memory as a whole.
+func MeasureBytes(b []byte) (size, vsize int64, d Digest) {
+	return int64(len(b)), int64(len(b) + bareLFs(b)), sha256.Sum256(b)
+}

@@ -1,0 +1,204 @@
+package maildir
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"strings"
+	"sync"
+
+	"mailferry/internal/safefs"
+)
+
+// Permissions of what is written: a Maildir is its owner's alone, as Dovecot
+// makes one where it finds no directory to take the mode from.
+const (
+	dirMode  = 0o700
+	fileMode = 0o600
+)
+
+// StagingMark is in the name of every staging directory:
+// ".NAME.mailferry-RANDOM" for a Maildir that will be NAME.
+const StagingMark = ".mailferry-"
+
+// Staging is a Maildir that is being built. Its methods may be called by
+// several goroutines.
+type Staging struct {
+	parent  *safefs.Dir
+	final   string
+	name    string
+	replace bool // final is there, an empty directory
+	folders Folders
+	root    *safefs.Dir // opened before the first write, so that SyncFS sees every error
+
+	mu   sync.Mutex
+	made map[string]bool // directories below root, by relative path
+}
+
+// ErrNotEmpty is returned for a final name that something is already using.
+var ErrNotEmpty = errors.New("exists and is not an empty directory")
+
+// NewStaging makes the staging directory of parent/final. Final must not exist
+// or be an empty directory.
+func NewStaging(parent *safefs.Dir, final string, folders Folders) (*Staging, error) {
+	replace, err := vacant(parent, final)
+	if err != nil {
+		return nil, err
+	}
+	random := make([]byte, 8)
+	rand.Read(random)
+	s := &Staging{
+		parent: parent, final: final, replace: replace, folders: folders,
+		name: "." + strings.TrimPrefix(final, ".") + StagingMark + hex.EncodeToString(random),
+		made: map[string]bool{".": true},
+	}
+	if s.root, err = parent.Mkdir(s.name, dirMode); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// vacant checks that a Maildir may be published as parent/name, and tells
+// whether an empty directory has to give way.
+func vacant(parent *safefs.Dir, name string) (replace bool, err error) {
+	info, err := parent.Lstat(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	if !info.IsDir() {
+		return false, &fs.PathError{Op: "convert to", Path: path.Join(parent.Path(), name), Err: ErrNotEmpty}
+	}
+	dir, err := parent.Sub(name)
+	if err != nil {
+		return false, err
+	}
+	defer dir.Close()
+	empty, err := dir.Empty()
+	if err == nil && !empty {
+		err = &fs.PathError{Op: "convert to", Path: dir.Path(), Err: ErrNotEmpty}
+	}
+	return true, err
+}
+
+// Path is where the Maildir is being built.
+func (s *Staging) Path() string { return s.root.Path() }
+
+// Folder makes the folder of the given hierarchy parts, none for INBOX.
+func (s *Staging) Folder(parts []string) (*Folder, error) {
+	rel, err := s.folders.Dir(parts)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	dir, err := s.mkdirAll(rel)
+	if err != nil {
+		return nil, err
+	}
+	f := &Folder{dir: dir}
+	for _, sub := range []string{"new", "tmp", "cur"} {
+		if f.cur != nil {
+			f.cur.Close()
+		}
+		if f.cur, err = dir.Mkdir(sub, dirMode); err != nil {
+			return nil, errors.Join(err, dir.Close())
+		}
+	}
+	if s.folders.Layout == MaildirPP && len(parts) > 0 {
+		// Quota programs climb from here to the root (Maildir++ 2.6).
+		if err := writeFile(dir, "maildirfolder", nil); err != nil {
+			return nil, errors.Join(err, f.cur.Close(), dir.Close())
+		}
+	}
+	return f, nil
+}
+
+// mkdirAll opens a directory below the root and makes what is missing of it.
+func (s *Staging) mkdirAll(rel string) (*safefs.Dir, error) {
+	if rel == "." {
+		return s.root.Again()
+	}
+	dir, at := s.root, ""
+	for part := range strings.SplitSeq(rel, "/") {
+		at = path.Join(at, part)
+		open := dir.Sub
+		if !s.made[at] {
+			open = func(name string) (*safefs.Dir, error) { return dir.Mkdir(name, dirMode) }
+		}
+		next, err := open(part)
+		if dir != s.root {
+			dir.Close()
+		}
+		if err != nil {
+			return nil, err
+		}
+		s.made[at], dir = true, next
+	}
+	return dir, nil
+}
+
+// Subscribe writes the list of subscribed folders. Names that the layout can't
+// spell are left out and returned.
+func (s *Staging) Subscribe(names [][]string) ([]*FolderError, error) {
+	f, err := s.root.Create("subscriptions", fileMode)
+	if err != nil {
+		return nil, err
+	}
+	refused, err := WriteSubscriptions(f, names, s.folders)
+	return refused, errors.Join(err, f.Close())
+}
+
+// Publish makes the Maildir durable and gives it its final name. After an
+// error nothing has the final name, or what had it before.
+//
+// The order is that of safety.md 3.1: syncfs, check, rename, fsync of the
+// parent. In every other one a crash leaves a Maildir without messages.
+func (s *Staging) Publish() error {
+	if err := s.root.SyncFS(); err != nil {
+		return err
+	}
+	same, err := s.parent.Same(s.name, s.root)
+	if err != nil {
+		return err
+	}
+	if !same {
+		return fmt.Errorf("%s was replaced while it was being filled; it is left as it is", s.root.Path())
+	}
+	if s.replace {
+		if _, err := vacant(s.parent, s.final); err != nil {
+			return err
+		}
+	}
+	if err := s.parent.Rename(s.name, s.final, s.replace); err != nil {
+		return err
+	}
+	return errors.Join(s.parent.Sync(), s.root.Close())
+}
+
+// Discard removes the staging directory and all in it.
+func (s *Staging) Discard() error {
+	same, err := s.parent.Same(s.name, s.root)
+	if err == nil && same {
+		err = s.parent.RemoveAll(s.name)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	return errors.Join(err, s.root.Close())
+}
+
+// writeFile makes a small file.
+func writeFile(dir *safefs.Dir, name string, content []byte) error {
+	f, err := dir.Create(name, fileMode)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(content)
+	return errors.Join(err, f.Close())
+}
