@@ -22,14 +22,21 @@ type source struct {
 	size  int64       // bytes, when it was found
 }
 
-// name is the folder's name as IMAP users write it.
+// name is the folder's name as people read it.
 func (s source) name() string { return folderName(s.parts) }
 
 func folderName(parts []string) string {
 	if len(parts) == 0 {
 		return "INBOX"
 	}
-	return strings.Join(parts, "/")
+	names := make([]string, len(parts))
+	for i, part := range parts {
+		var err error
+		if names[i], err = maildir.DecodeMUTF7(part); err != nil {
+			names[i] = part
+		}
+	}
+	return strings.Join(names, "/")
 }
 
 // Skip is a file that was left alone, and why.

@@ -94,6 +94,33 @@ func parseStamp(rest string) (sender string, s stamp, ok bool) {
 	return strings.TrimSpace(rest), stamp{}, false
 }
 
+// stampOf is the date alone. Nearly every From_ line ends in an asctime date,
+// "Thu Nov 29 22:33:52 2001", which takes no search and no memory.
+func stampOf(rest []byte) (s stamp, ok bool) {
+	const layout = len("Thu Nov 29 22:33:52 2001")
+	if n := len(rest) - layout; n > 0 && rest[n-1] == ' ' && bytes.IndexByte(rest[:n], ':') < 0 && s.asctime(rest[n:]) {
+		return s, true
+	}
+	_, s, ok = parseStamp(string(rest))
+	return s, ok
+}
+
+// asctime reads a date in the exact form of asctime(3).
+func (s *stamp) asctime(b []byte) bool {
+	for i, blank := range []int{3, 7, 10, 19} {
+		if b[blank] != ' ' || i == 0 && !isWeekday(string(b[:3])) {
+			return false
+		}
+	}
+	day := bytes.TrimPrefix(b[8:10], []byte{' '})
+	if digits(day) != len(day) || digits(b[20:]) != 4 || b[13] != ':' || b[16] != ':' ||
+		digits(b[11:]) != 2 || digits(b[14:]) != 2 || digits(b[17:]) != 2 {
+		return false
+	}
+	s.day, s.hour, s.min, s.sec, s.year = number(day), number(b[11:13]), number(b[14:16]), number(b[17:19]), number(b[20:24])
+	return monthOf(string(b[4:7]), &s.month) && s.day >= 1 && s.day <= 31 && s.hour < 24 && s.min < 60 && s.sec <= 60
+}
+
 type token struct {
 	string
 	at int
@@ -201,20 +228,22 @@ func isoDate(t []token, s *stamp) bool {
 }
 
 func isWeekday(w string) bool {
-	w = strings.TrimSuffix(w, ",")
-	return len(w) == 3 && strings.Contains("sunmontuewedthufrisat", strings.ToLower(w)) &&
-		strings.Index("sunmontuewedthufrisat", strings.ToLower(w))%3 == 0
+	return nameIn("sunmontuewedthufrisat", strings.TrimSuffix(w, ",")) >= 0
 }
 
-const months = "janfebmaraprmayjunjulaugsepoctnovdec"
-
 func monthOf(w string, month *int) bool {
-	if len(w) != 3 {
-		return false
+	*month = nameIn("janfebmaraprmayjunjulaugsepoctnovdec", w) + 1
+	return *month > 0
+}
+
+// nameIn returns the place of a name of three letters in a list of such, or -1.
+func nameIn(list, name string) int {
+	for i := 0; len(name) == 3 && i < len(list); i += 3 {
+		if strings.EqualFold(list[i:i+3], name) {
+			return i / 3
+		}
 	}
-	i := strings.Index(months, strings.ToLower(w))
-	*month = i/3 + 1
-	return i >= 0 && i%3 == 0
+	return -1
 }
 
 func dayOf(w string, day *int) bool {

@@ -35,7 +35,7 @@ func (f FromLine) Sender() string {
 func (f FromLine) Date(loc *time.Location) (t time.Time, ok bool) { return trueDate(f, loc) }
 
 func trueDate(f FromLine, loc *time.Location) (time.Time, bool) {
-	_, s, ok := parseStamp(string(f.rest()))
+	s, ok := stampOf(f.rest())
 	if !ok {
 		return time.Time{}, false
 	}

@@ -192,7 +192,7 @@ func (p Profile) Hides(f message.Field) bool { return p.hide.Has(f) }
 // empty line out (Pipermail, after scrubbed parts), and prose that begins
 // "From " has no date.
 func acceptCareful(c candidate) bool {
-	if _, _, ok := parseStamp(string(c.line[len(fromPrefix):])); ok {
+	if _, ok := stampOf(c.line[len(fromPrefix):]); ok {
 		return c.blank || message.IsHeaderLine(c.next())
 	}
 	return isUndated(c.line) && message.IsHeaderLine(c.next())

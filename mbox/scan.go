@@ -115,7 +115,11 @@ type Scanner struct {
 	rewriter message.Rewriter
 	measure  *message.Measure
 	scratch  []byte
-	content  []byte // the message at hand, if it fits into the window
+
+	// Made once, since they are called for each message.
+	onField   func(message.Field, []byte)
+	toScratch func([]byte) error
+	content   []byte // the message at hand, if it fits into the window
 }
 
 // NewScanner begins a scan of the first size bytes of r. It fails with a
@@ -123,6 +127,11 @@ type Scanner struct {
 func NewScanner(r io.ReaderAt, size int64, o Options) (*Scanner, error) {
 	s := &Scanner{profile: o.Profile, measure: message.NewMeasure()}
 	s.splitter = splitter{w: newWindow(r, size, windowSize), p: &s.profile, odd: &s.odd}
+	s.onField = s.found
+	s.toScratch = func(piece []byte) error {
+		s.scratch = append(s.scratch, piece...)
+		return nil
+	}
 	s.compare = o.Profile.Name != Careful.Name
 	s.rewriter = message.Rewriter{Hide: o.Profile.hide, Keep: wanted, Unquote: o.Quoting}
 	s.date, s.zone = o.Profile.date, o.Zone
@@ -276,7 +285,7 @@ func (s *Scanner) fromLine(sp span) FromLine {
 func (s *Scanner) read() error {
 	e := &s.entry
 	s.rewriter.Reset()
-	s.rewriter.Found = s.found
+	s.rewriter.Found = s.onField
 	if e.FromLen+e.Length <= int64(windowSize-lookBehind) {
 		b := s.w.from(e.Offset+e.FromLen, int(e.Length))
 		if s.w.err != nil {
@@ -308,10 +317,7 @@ func (s *Scanner) found(f message.Field, value []byte) {
 // to change, else a copy.
 func (s *Scanner) rewrite(b []byte) []byte {
 	s.scratch = s.scratch[:0]
-	s.rewriter.Emit = func(piece []byte) error {
-		s.scratch = append(s.scratch, piece...)
-		return nil
-	}
+	s.rewriter.Emit = s.toScratch
 	header := b[:s.entry.header]
 	s.rewriter.Header(header) // appending does not fail
 	s.rewriter.EndHeader()

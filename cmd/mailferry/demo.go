@@ -1,3 +1,70 @@
 package main
-import "github.com/spf13/cobra"
-func demoCommand() *cobra.Command { return &cobra.Command{Use:"demo"} }
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"mailferry/internal/mailgen"
+)
+
+// demoSeed makes every demo the same.
+const demoSeed = 1876
+
+func demoCommand() *cobra.Command {
+	var keep bool
+	cmd := &cobra.Command{
+		Use:   "demo",
+		Short: "Make up a small mail server in a temporary folder and convert it before your eyes",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			dir, err := os.MkdirTemp("", "mailferry-demo-")
+			if err != nil {
+				return err
+			}
+			if !keep {
+				defer os.RemoveAll(dir)
+			}
+			return demo(cmd, dir)
+		},
+	}
+	cmd.Flags().BoolVar(&keep, "keep", false, "leave the temporary folder behind to look at")
+	return cmd
+}
+
+// demo shows the main job as an admin would do it by hand.
+func demo(cmd *cobra.Command, dir string) error {
+	out := cmd.OutOrStdout()
+	folders, err := mailgen.Tree(dir, demoSeed)
+	if err != nil {
+		return err
+	}
+	messages := 0
+	for _, f := range folders {
+		messages += len(f.Messages)
+	}
+	fmt.Fprintf(out, "A made-up home in %s: a spool, %d folders, %d messages, and what lies between them in real homes.\n", dir, len(folders)-1, messages)
+
+	flags := []string{"--profile", "dovecot", "--layout", "fs", "--inbox", filepath.Join(dir, "INBOX"), filepath.Join(dir, "mail"), filepath.Join(dir, "Maildir")}
+	for _, verb := range []string{"convert", "verify"} {
+		if err := show(cmd, out, dir, append([]string{verb}, flags...)); err != nil {
+			return err
+		}
+	}
+	fmt.Fprintf(out, "\nEvery message is in the Maildir, byte for byte as Dovecot showed it, with its flags,\nkeywords, date, UID and POP3 UIDL. The mboxes were only read.\n")
+	return nil
+}
+
+// show runs a command line and prints it first. Skipped files are part of the
+// show; everything else but success ends it.
+func show(cmd *cobra.Command, out io.Writer, dir string, args []string) error {
+	fmt.Fprintf(out, "\n$ mailferry %s\n", strings.ReplaceAll(strings.Join(args, " "), dir+"/", ""))
+	if code := run(cmd.Context(), args, out, cmd.ErrOrStderr()); code != exitDone && code != exitSkipped {
+		return outcome(code)
+	}
+	return nil
+}

@@ -22,11 +22,12 @@ func work(cmd *cobra.Command, verb string, do func(context.Context, convert.Opti
 	if err != nil {
 		return err
 	}
-	print := printText
 	if asJSON {
-		print = printJSON
+		err = printJSON(cmd.OutOrStdout(), report)
+	} else {
+		err = printText(cmd.OutOrStdout(), report, verb == "convert")
 	}
-	if err := print(cmd.OutOrStdout(), report); err != nil {
+	if err != nil {
 		return err
 	}
 	switch {
@@ -41,10 +42,14 @@ func work(cmd *cobra.Command, verb string, do func(context.Context, convert.Opti
 // rate is in MB/s.
 func rate(r *convert.Report) float64 { return float64(r.Bytes) / 1e6 / max(r.Took.Seconds(), 1e-6) }
 
-// printText prints a report for people.
-func printText(w io.Writer, r *convert.Report) error {
+// printText prints a report for people, with or without what was found in
+// each mailbox.
+func printText(w io.Writer, r *convert.Report, mailboxes bool) error {
 	b := &strings.Builder{}
 	for _, m := range r.Mailboxes {
+		if !mailboxes {
+			break
+		}
 		fmt.Fprintf(b, "%s: %s, %s\n", quoted(m.Name), plural(m.Messages, "message"), size(m.Bytes))
 		if m.Careful != m.Messages && m.Oddities.Of(mbox.ProfileDiffers).Count > 0 {
 			fmt.Fprintf(b, "  the careful reading counts %s\n", plural(m.Careful, "message"))

@@ -1,0 +1,65 @@
+# Every target is explained by `make help`.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+GO ?= go
+PREFIX ?= /usr/local
+FUZZTIME ?= 1m
+ROUNDS ?= 5
+
+# What the tests run against: the real programs, as Debian packages.
+PEERS := dovecot-imapd dovecot-pop3d procmail maildrop mutt postfix python3 e2fsprogs
+# What the measurements compare with, beside those.
+BENCH_PEERS := mb2md tar
+
+.PHONY: help build demo test race check fuzz huge bench peers install clean deps bench-deps
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## build bin/mailferry
+	$(GO) build -o bin/ ./cmd/...
+
+demo: build ## make up a small mail server in a temporary folder and convert it before your eyes
+	bin/mailferry demo
+
+test: deps ## run all tests, the real servers included (installs them when root)
+	$(GO) test -timeout 20m ./...
+
+race: deps ## run all tests under the race detector
+	$(GO) test -race -timeout 40m ./...
+
+check: ## gofmt, go vet, staticcheck, the arrows between packages, go.mod
+	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "gofmt would change:"; echo "$$unformatted"; exit 1; fi
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+	internal/tools/arrows
+	$(GO) mod tidy -diff
+	$(GO) mod verify
+
+fuzz: ## fuzz every parser for FUZZTIME each (1m)
+	@set -e; for pkg in $$($(GO) list ./...); do \
+	  for target in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
+	    echo "== $$pkg $$target"; \
+	    $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$pkg; \
+	  done; done
+
+huge: build ## scan and convert what does not fit into memory: lines of 1 GiB, messages of 4 GiB, mailboxes of 10 GiB
+	$(GO) run ./internal/tools/huge
+
+bench: build bench-deps ## measure conversions beside tar, a bare loop, mb2md and doveadm (root: loop images)
+	$(GO) run ./internal/tools/bench -mailferry bin/mailferry -rounds $(ROUNDS)
+
+peers: deps ## run only the tests that compare with other programs
+	$(GO) test -timeout 20m -run 'Dovecot|Corpus|Peer|Python|GoMbox|Procmail|Maildrop|Mutt' ./...
+
+install: build ## install mailferry below PREFIX (/usr/local)
+	install -D -m 0755 bin/mailferry $(DESTDIR)$(PREFIX)/bin/mailferry
+
+clean: ## remove what was built
+	rm -rf bin
+
+deps:
+	@internal/tools/need $(PEERS)
+
+bench-deps:
+	@internal/tools/need $(PEERS) $(BENCH_PEERS)

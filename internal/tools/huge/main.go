@@ -1,0 +1,124 @@
+// Command huge converts what does not fit into memory and reports the peak of
+// the converter's: a mailbox of 10 GiB, a message of 4 GiB, a line of 1 GiB.
+// It needs room for two copies below TMPDIR.
+package main
+
+import (
+	"bufio"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"mailferry/internal/mailgen"
+)
+
+// limit is the promise of docs/results.md, in bytes.
+const limit = 64 << 20
+
+func main() {
+	tool := flag.String("mailferry", "bin/mailferry", "the program to measure")
+	flag.Parse()
+	if err := run(*tool); err != nil {
+		fmt.Fprintln(os.Stderr, "huge:", err)
+		os.Exit(1)
+	}
+}
+
+type giant struct {
+	name string
+	make func(*os.File) error
+}
+
+var giants = []giant{
+	{"10 GiB, messages of 8 KiB", func(f *os.File) error {
+		w := bufio.NewWriterSize(f, 1<<20)
+		if _, err := mailgen.Fixed(w, 1, 10<<30/(8<<10), 8<<10); err != nil {
+			return err
+		}
+		return w.Flush()
+	}},
+	{"one message of 4 GiB, NULs", func(f *os.File) error { return sparse(f, 4<<30) }},
+	{"one line of 1 GiB", oneLine},
+}
+
+// sparse writes a message whose body is a hole.
+func sparse(f *os.File, size int64) error {
+	if _, err := io.WriteString(f, opening); err != nil {
+		return err
+	}
+	_, err := f.WriteAt([]byte("\n\n"), size)
+	return err
+}
+
+func oneLine(f *os.File) error {
+	w := bufio.NewWriterSize(f, 1<<20)
+	w.WriteString(opening)
+	chunk := make([]byte, 1<<20)
+	for i := range chunk {
+		chunk[i] = 'x'
+	}
+	for range 1 << 10 {
+		w.Write(chunk)
+	}
+	w.WriteString("\n\n")
+	return w.Flush()
+}
+
+const opening = "From alice@example.org Mon Jan  2 03:04:05 2023\nSubject: large\n\n"
+
+func run(tool string) error {
+	dir, err := os.MkdirTemp("", "mailferry-huge-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	fmt.Println("| mailbox | verb | peak RSS, MiB | seconds |\n|---|---|---|---|")
+	for _, g := range giants {
+		if err := measure(tool, dir, g); err != nil {
+			return fmt.Errorf("%s: %w", g.name, err)
+		}
+	}
+	return nil
+}
+
+func measure(tool, dir string, g giant) error {
+	src, dst := filepath.Join(dir, "mbox"), filepath.Join(dir, "Maildir")
+	f, err := os.Create(src)
+	if err != nil {
+		return err
+	}
+	if err := g.make(f); err != nil {
+		return err
+	}
+	if err := f.Close(); err != nil {
+		return err
+	}
+	for _, verb := range []string{"convert", "verify"} {
+		peak, took, err := child(tool, verb, src, dst)
+		if err != nil {
+			return fmt.Errorf("%s: %w", verb, err)
+		}
+		fmt.Printf("| %s | %s | %.1f | %.0f |\n", g.name, verb, float64(peak)/(1<<20), took.Seconds())
+		if verb == "convert" && peak > limit {
+			return fmt.Errorf("%s took %d bytes of memory, more than %d", verb, peak, limit)
+		}
+	}
+	return os.RemoveAll(dst)
+}
+
+// child runs a verb and returns the peak of its resident memory in bytes.
+func child(tool, verb, src, dst string) (int64, time.Duration, error) {
+	start := time.Now()
+	cmd := exec.Command(tool, verb, src, dst)
+	cmd.Stderr = os.Stderr
+	if err := cmd.Run(); err != nil {
+		return 0, 0, err
+	}
+	usage := cmd.ProcessState.SysUsage().(*syscall.Rusage)
+	return usage.Maxrss << 10, time.Since(start), nil
+}
