@@ -39,6 +39,7 @@ func (d Difference) String() string {
 // makes of o.Source now. It changes neither.
 func Verify(ctx context.Context, o Options) (*Report, error) {
 	start := time.Now()
+	o.Scan.Digest = true
 	found, err := find(o)
 	if err != nil {
 		return nil, err

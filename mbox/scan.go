@@ -31,7 +31,7 @@ type Entry struct {
 
 	Size   int64          // bytes of the message as the server showed it
 	VSize  int64          // the same with every line end counted as CRLF
-	Digest message.Digest // of those bytes
+	Digest message.Digest // of those bytes, if Options.Digest asks for it
 
 	header int64 // length of the header as stored, with its empty line
 }
@@ -84,6 +84,7 @@ type Options struct {
 	Quoting      message.Quoting
 	Zone         *time.Location // of the server process, for dates without one; nil is time.Local
 	CorrectDates bool           // take dates as they were meant, not as the profile's server misreads them
+	Digest       bool           // compute Entry.Digest, which takes longer than all the rest
 }
 
 // maxFields bounds what is kept of one header.
@@ -113,7 +114,7 @@ type Scanner struct {
 	from     []byte
 	values   []byte // what entry.Fields points into
 	rewriter message.Rewriter
-	measure  *message.Measure
+	measure  *message.Measure // nil: no digests asked for
 	scratch  []byte
 
 	// Made once, since they are called for each message.
@@ -125,7 +126,10 @@ type Scanner struct {
 // NewScanner begins a scan of the first size bytes of r. It fails with a
 // *FormatError if they are no mailbox under the profile.
 func NewScanner(r io.ReaderAt, size int64, o Options) (*Scanner, error) {
-	s := &Scanner{profile: o.Profile, measure: message.NewMeasure()}
+	s := &Scanner{profile: o.Profile}
+	if o.Digest {
+		s.measure = message.NewMeasure()
+	}
 	s.splitter = splitter{w: newWindow(r, size, windowSize), p: &s.profile, odd: &s.odd}
 	s.onField = s.found
 	s.toScratch = func(piece []byte) error {
@@ -292,16 +296,32 @@ func (s *Scanner) read() error {
 			return s.w.err
 		}
 		s.content = s.rewrite(b[:e.Length])
-		e.Size, e.VSize, e.Digest = message.MeasureBytes(s.content)
+		s.measureContent()
 		return nil
 	}
 	s.content = nil
-	s.measure.Reset()
-	if err := s.stream(s.measure); err != nil {
+	return s.measureStream()
+}
+
+func (s *Scanner) measureContent() {
+	sizes := message.SizesOf(s.content)
+	if s.measure != nil {
+		sizes, s.entry.Digest = message.MeasureBytes(s.content)
+	}
+	s.entry.Size, s.entry.VSize = sizes.Size, sizes.VSize
+}
+
+func (s *Scanner) measureStream() error {
+	if s.measure == nil {
+		var sizes message.Sizes
+		err := s.stream(&sizes)
+		s.entry.Size, s.entry.VSize = sizes.Size, sizes.VSize
 		return err
 	}
-	e.Size, e.VSize, e.Digest = s.measure.Size, s.measure.VSize, s.measure.Digest()
-	return nil
+	s.measure.Reset()
+	err := s.stream(s.measure)
+	s.entry.Size, s.entry.VSize, s.entry.Digest = s.measure.Size, s.measure.VSize, s.measure.Digest()
+	return err
 }
 
 func (s *Scanner) found(f message.Field, value []byte) {

@@ -1,0 +1,152 @@
+// Command bench measures a conversion against its peers, each run on a fresh
+// ext4 image, all contenders in turn: A B C A B C.
+//
+//	go build ./cmd/mailferry
+//	go run ./internal/tools/bench -mailferry ./mailferry -out docs/bench.md
+//
+// It needs root (loop mounts), mkfs.ext4 and the peers tar, mb2md and doveadm.
+// Everything lies below TMPDIR and is removed at the end, an interrupt included.
+// The mounts are made in a mount namespace of their own and end with the process,
+// so that even SIGKILL leaves no mount and no loop device, only that directory.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"runtime"
+	"syscall"
+	"time"
+)
+
+// config is what the command line says.
+type config struct {
+	mailferry   string
+	out         string
+	cases       string
+	messages    int
+	size        int
+	bytes       int64
+	seed        uint64
+	rounds      int
+	peerRounds  int
+	peerTimeout time.Duration
+	peers       bool
+	uid         int
+}
+
+func parse() config {
+	var c config
+	flag.StringVar(&c.mailferry, "mailferry", "", "binary to measure; without it only the others run")
+	flag.StringVar(&c.out, "out", "", "write the report to this file as well")
+	flag.StringVar(&c.cases, "cases", "small,mixed", "cases to run")
+	flag.IntVar(&c.messages, "messages", 100_000, "messages of the case small")
+	flag.IntVar(&c.size, "size", 2048, "octets of each message of the case small")
+	flag.Int64Var(&c.bytes, "bytes", 500<<20, "octets of the mailbox of the case mixed")
+	flag.Uint64Var(&c.seed, "seed", 1, "of the mailboxes")
+	flag.IntVar(&c.rounds, "rounds", 5, "rounds")
+	flag.IntVar(&c.peerRounds, "peer-rounds", 2, "rounds in which the slow peers (mb2md, doveadm) take part")
+	flag.DurationVar(&c.peerTimeout, "peer-timeout", 10*time.Minute, "after which a run is given up and the contender left out")
+	flag.BoolVar(&c.peers, "peers", true, "run the slow peers")
+	flag.IntVar(&c.uid, "uid", 65534, "user and group id that every contender runs under")
+	flag.Parse()
+	return c
+}
+
+func main() {
+	if len(os.Args) == 4 && os.Args[1] == bareArgument {
+		exit(bareMain(os.Args[2], os.Args[3], os.Stdout))
+	}
+	c := parse()
+	if os.Getenv(insideVariable) == "" {
+		exit(runInNamespace())
+	}
+	// Children die with the thread that started them.
+	runtime.LockOSThread()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	err := run(ctx, c)
+	stop()
+	exit(err)
+}
+
+func exit(err error) {
+	if err == nil {
+		os.Exit(0)
+	}
+	fmt.Fprintln(os.Stderr, "bench:", err)
+	os.Exit(1)
+}
+
+const insideVariable = "MAILFERRY_BENCH_INSIDE"
+
+// runInNamespace runs this program again in a mount namespace of its own. The
+// terminal's signals reach both; those sent to this process are handed on.
+func runInNamespace() error {
+	if os.Getuid() != 0 {
+		return fmt.Errorf("loop mounts need root")
+	}
+	runtime.LockOSThread()
+	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
+	cmd.Env = append(os.Environ(), insideVariable+"=1")
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGTERM}
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	go func() {
+		for s := range signals {
+			cmd.Process.Signal(s) // a process that has ended needs no signal
+		}
+	}()
+	return cmd.Wait()
+}
+
+// run makes the scratch directory, measures the cases one by one and reports.
+func run(ctx context.Context, c config) (err error) {
+	scratch, err := os.MkdirTemp("", "mailferry-bench-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(scratch)
+	if err := os.Chmod(scratch, 0o755); err != nil { // the contenders are not root
+		return err
+	}
+	self, err := installSelf(scratch, &c)
+	if err != nil {
+		return err
+	}
+
+	out := io.Writer(os.Stdout)
+	if c.out != "" {
+		file, err := os.Create(c.out)
+		if err != nil {
+			return err
+		}
+		defer file.Close()
+		out = io.MultiWriter(out, file)
+	}
+	cases, err := selectCases(c)
+	if err != nil {
+		return err
+	}
+	writeHead(out, c, scratch)
+	for _, cs := range cases {
+		b, err := prepare(ctx, c, cs, scratch, self)
+		if err != nil {
+			return fmt.Errorf("%s: %w", cs.name, err)
+		}
+		results, err := b.measure(ctx)
+		b.remove()
+		if err != nil {
+			return fmt.Errorf("%s: %w", cs.name, err)
+		}
+		writeCase(out, b, results)
+	}
+	return nil
+}
