@@ -64,7 +64,7 @@ func Convert(ctx context.Context, o Options) (*Report, error) {
 		return nil, err
 	}
 	c := &conversion{Options: o, staging: staging, start: start}
-	report, err := c.run(ctx, found)
+	report, err := c.write(ctx, found, parent)
 	if err == nil {
 		err = staging.Publish()
 	}
@@ -81,6 +81,16 @@ type conversion struct {
 	staging *maildir.Staging
 	start   time.Time
 	host    string
+}
+
+// write fills the staging Maildir, and has the disk busy meanwhile.
+func (c *conversion) write(ctx context.Context, found *tree, parent *safefs.Dir) (*Report, error) {
+	stop, err := flush(parent)
+	if err != nil {
+		return nil, err
+	}
+	defer stop()
+	return c.run(ctx, found)
 }
 
 // run writes all mailboxes and the lists into the staging Maildir.
