@@ -108,7 +108,10 @@ func plural(n int, noun string) string {
 }
 
 func size(n int64) string {
-	if n < 1e6 {
+	switch {
+	case n < 1e3:
+		return fmt.Sprintf("%d B", n)
+	case n < 1e6:
 		return fmt.Sprintf("%.1f kB", float64(n)/1e3)
 	}
 	return fmt.Sprintf("%.1f MB", float64(n)/1e6)
