@@ -26,7 +26,6 @@ type audit struct {
 	mailbox  string
 	dir      string
 	in       *input
-	validity uint32
 	uids     *maildir.UIDList
 	keywords *maildir.KeywordTable
 	files    map[string]*gomaildir.Message // by unique name; what was compared is deleted
