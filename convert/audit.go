@@ -35,12 +35,11 @@ type audit struct {
 // verifyMailbox audits the folder of one source.
 func verifyMailbox(ctx context.Context, src source, o Options) (result, []Difference, error) {
 	in, err := open(src, o.Scan)
-	var format *mbox.FormatError
-	if errors.As(err, &format) || isIrregular(err) {
+	if isSkippable(err) {
 		return result{skipped: err}, nil, nil
 	}
 	if err != nil {
-		return result{}, nil, fmt.Errorf("%s: %w", src.path, err)
+		return result{}, nil, failed(src, err)
 	}
 	defer in.Close()
 	rel, err := o.Folders.Dir(src.parts)
@@ -53,7 +52,7 @@ func verifyMailbox(ctx context.Context, src source, o Options) (result, []Differ
 	}
 	r := MailboxReport{Name: a.mailbox, Path: src.path}
 	if err := a.messages(ctx, &r, o.Progress); err != nil {
-		return result{}, nil, fmt.Errorf("%s: %w", src.path, err)
+		return result{}, nil, failed(src, err)
 	}
 	a.leftovers()
 	r.Careful, r.Oddities = in.CarefulCount(), in.Oddities()
@@ -62,9 +61,14 @@ func verifyMailbox(ctx context.Context, src source, o Options) (result, []Differ
 
 // load reads what the folder holds. A folder or list that is missing is a
 // difference, not an error.
-func (a *audit) load() error {
+func (a *audit) load() error { return errors.Join(a.loadLists(), a.loadFiles()) }
+
+// loadFiles lists the messages.
+func (a *audit) loadFiles() error {
 	a.files = map[string]*gomaildir.Message{}
+	listed := map[string]bool{}
 	err := gomaildir.Dir(a.dir).Walk(func(m *gomaildir.Message) error {
+		listed[m.Filename()] = true
 		if other := a.files[m.Key()]; other != nil {
 			a.differ(-1, m.Filename(), "message", "one file", "two files of one name, with "+filepath.Base(other.Filename()))
 		}
@@ -76,17 +80,21 @@ func (a *audit) load() error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		a.differ(-1, a.dir, "folder", "present", "absent")
-	case errors.As(err, &odd) || errors.As(err, &flag):
-		a.differ(-1, filepath.Join(a.dir, "cur"), "file name", "that of a message", err.Error())
-	case err != nil:
+	case err != nil && !errors.As(err, &odd) && !errors.As(err, &flag):
 		return err
 	}
-	if err := a.loadLists(); err != nil {
-		return err
-	}
-	news, err := os.ReadDir(filepath.Join(a.dir, "new"))
-	for _, n := range news {
-		a.differ(-1, filepath.Join(a.dir, "new", n.Name()), "message", "absent", "present")
+	return errors.Join(a.strays("cur", listed), a.strays("new", nil))
+}
+
+// strays reports files that go-maildir does not list and a server shows all
+// the same: those in new, and those in cur whose names hold no flags.
+func (a *audit) strays(sub string, listed map[string]bool) error {
+	entries, err := os.ReadDir(filepath.Join(a.dir, sub))
+	for _, e := range entries {
+		file := filepath.Join(a.dir, sub, e.Name())
+		if !listed[file] && !strings.HasPrefix(e.Name(), ".") {
+			a.differ(-1, file, "message", "absent", "present")
+		}
 	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -282,7 +290,7 @@ func (a *audit) flags(m *gomaildir.Message) (system, keywords string) {
 	var names []string
 	for _, f := range m.Flags() {
 		if 'a' <= f && f <= 'z' {
-			names = append(names, a.keywords.Name(int(f-'a')))
+			names = append(names, a.keyword(int(f-'a')))
 		} else {
 			system += string(rune(f))
 		}
@@ -290,16 +298,35 @@ func (a *audit) flags(m *gomaildir.Message) (system, keywords string) {
 	return system, joinKeywords(names)
 }
 
-// wantKeywords lists the keywords of a message that the folder can hold: those
-// beyond the 26th live in the server's index.
+// keyword names a letter as Dovecot does.
+func (a *audit) keyword(index int) string {
+	if name := a.keywords.Name(index); name != "" {
+		return name
+	}
+	return fmt.Sprintf("unknown-%d", index)
+}
+
+// wantKeywords lists the keywords of a message that the folder can hold: no
+// names that servers refuse, and where all letters are taken, none but theirs;
+// the others live in the server's index.
 func (a *audit) wantKeywords(s mbox.State) string {
+	full := a.keywords.Len() == maildir.MaxKeywords
 	var names []string
 	for _, name := range s.Keywords {
-		if _, ok := a.keywords.Letter(name); ok {
+		if maildir.CheckKeyword(name) == nil && (!full || a.hasLetter(name)) {
 			names = append(names, name)
 		}
 	}
 	return joinKeywords(names)
+}
+
+func (a *audit) hasLetter(name string) bool {
+	for i := range maildir.MaxKeywords {
+		if strings.EqualFold(a.keywords.Name(i), name) {
+			return true
+		}
+	}
+	return false
 }
 
 func joinKeywords(names []string) string {

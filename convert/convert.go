@@ -35,7 +35,7 @@ type Options struct {
 type Busy struct{ Path string }
 
 func (e *Busy) Error() string {
-	return fmt.Sprintf("%s changed while it was read; nothing was published, run it again when the mailbox is at rest", e.Path)
+	return fmt.Sprintf("%s changed while it was read; run it again when the mailbox is at rest", e.Path)
 }
 
 // Convert makes a new Maildir, o.Dest, of the mailboxes of o.Source. Its
@@ -132,17 +132,17 @@ type result struct {
 	skipped error
 }
 
-// collect turns results into the report. If SRC is one mailbox, a reason to
-// skip it is an error.
+// collect turns results into the report. A reason to skip what the admin named
+// is an error.
 func (r *Report) collect(found *tree, results []result) error {
 	for i, res := range results {
 		switch {
 		case res.skipped == nil:
 			r.Mailboxes = append(r.Mailboxes, res.report)
-		case len(results) == 1 && len(found.skips) == 0:
+		case found.sources[i].named:
 			return fmt.Errorf("%s: %w", found.sources[i].path, res.skipped)
 		default:
-			r.Skips = append(r.Skips, Skip{found.sources[i].path, res.skipped.Error()})
+			r.Skips = append(r.Skips, skipOf(found.sources[i].path, res.skipped))
 		}
 	}
 	r.total()

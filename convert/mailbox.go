@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"syscall"
 
@@ -14,16 +15,16 @@ import (
 	"mailferry/mbox"
 )
 
-// mailbox converts one mailbox into its folder. What is no mailbox, or has a
-// name that the layout can't hold, is skipped; any other failure is an error.
+// mailbox converts one mailbox into its folder. What is no mailbox, may not be
+// read, or has a name that the layout can't hold, is skipped; any other failure
+// is an error.
 func (c *conversion) mailbox(ctx context.Context, src source, namer *maildir.Namer) (result, error) {
 	in, err := open(src, c.Scan)
-	var format *mbox.FormatError
-	if errors.As(err, &format) || isIrregular(err) {
+	if isSkippable(err) {
 		return result{skipped: err}, nil
 	}
 	if err != nil {
-		return result{}, fmt.Errorf("%s: %w", src.path, err)
+		return result{}, failed(src, err)
 	}
 	defer in.Close()
 	if _, err := c.Folders.Dir(src.parts); err != nil {
@@ -35,14 +36,25 @@ func (c *conversion) mailbox(ctx context.Context, src source, namer *maildir.Nam
 	}
 	w := writer{src: src, in: in, folder: folder, namer: namer, progress: c.Progress, guess: uint32(c.start.Unix())}
 	if err := w.copy(ctx, c.Scan); err != nil {
-		return result{}, errors.Join(fmt.Errorf("%s: %w", src.path, err), folder.Close())
+		return result{}, errors.Join(failed(src, err), folder.Close())
 	}
 	return result{report: w.report()}, in.unchanged(src.path)
 }
 
-func isIrregular(err error) bool {
+// isSkippable reports whether a file can be left out of a tree, and named,
+// rather than fail the run.
+func isSkippable(err error) bool {
+	var format *mbox.FormatError
 	var irregular *safefs.Irregular
-	return errors.As(err, &irregular)
+	return errors.As(err, &format) || errors.As(err, &irregular) || errors.Is(err, fs.ErrPermission)
+}
+
+// failed says which mailbox could not be read, and whether to try again.
+func failed(src source, err error) error {
+	if errors.Is(err, mbox.ErrShrunk) {
+		return &Busy{src.path}
+	}
+	return fmt.Errorf("%s: %w", src.path, err)
 }
 
 // input is an open mbox with the scan of it.

@@ -1,6 +1,7 @@
 package convert
 
 import (
+	"slices"
 	"time"
 
 	"mailferry/mbox"
@@ -41,6 +42,11 @@ func (r *Report) total() {
 		r.Messages += m.Messages
 		r.Bytes += m.Bytes
 	}
+}
+
+// has reports whether the mbox of that path was read.
+func (r *Report) has(path string) bool {
+	return slices.ContainsFunc(r.Mailboxes, func(m MailboxReport) bool { return m.Path == path })
 }
 
 // Oddities counts those of all mailboxes.

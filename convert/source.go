@@ -3,6 +3,7 @@ package convert
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -20,6 +21,7 @@ type source struct {
 	file  string      // its name there
 	parts []string    // of the folder that it becomes; none for INBOX
 	size  int64       // bytes, when it was found
+	named bool        // by the admin: if it can't be converted, the run fails
 }
 
 // name is the folder's name as people read it.
@@ -60,8 +62,19 @@ func (t *tree) close() {
 	}
 }
 
-func (t *tree) skip(path string, err error) {
-	t.skips = append(t.skips, Skip{path, err.Error()})
+func (t *tree) skip(path string, err error) { t.skips = append(t.skips, skipOf(path, err)) }
+
+// skipOf leaves out of the reason the path that stands beside it.
+func skipOf(path string, err error) Skip {
+	var irregular *safefs.Irregular
+	var failed *fs.PathError
+	switch {
+	case errors.As(err, &irregular):
+		return Skip{path, "is a " + irregular.What + ", not a regular file"}
+	case errors.As(err, &failed):
+		return Skip{path, failed.Op + ": " + failed.Err.Error()}
+	}
+	return Skip{path, err.Error()}
 }
 
 func (t *tree) bytes() (n int64) {
@@ -82,7 +95,7 @@ func find(o Options) (*tree, error) {
 	if info.IsDir() {
 		err = t.walkRoot(o)
 	} else {
-		err = t.addFile(o.Source, nil)
+		err = t.addFile(o.Source)
 	}
 	if err == nil && o.Inbox != "" {
 		err = t.addInbox(o)
@@ -96,23 +109,25 @@ func find(o Options) (*tree, error) {
 	return t, nil
 }
 
+// ErrTwoInboxes is returned for Options.Inbox beside a Source that is a file.
+var ErrTwoInboxes = errors.New("--inbox is for a folder tree; SRC is a single mailbox and becomes INBOX itself")
+
 func (t *tree) addInbox(o Options) error {
 	if info, err := os.Stat(o.Source); err == nil && !info.IsDir() {
-		return fmt.Errorf("--inbox %s: %s is a single mailbox and becomes INBOX already", o.Inbox, o.Source)
+		return ErrTwoInboxes
 	}
-	for i, s := range t.sources {
+	t.sources = slices.DeleteFunc(t.sources, func(s source) bool {
 		if len(s.parts) == 0 {
 			t.skip(s.path, fmt.Errorf("--inbox names another INBOX, %s", o.Inbox))
-			t.sources = slices.Delete(t.sources, i, i+1)
-			break
 		}
-	}
-	return t.addFile(o.Inbox, nil)
+		return len(s.parts) == 0
+	})
+	return t.addFile(o.Inbox)
 }
 
-// addFile adds a file that the admin named: its directory is trusted, and so
+// addFile adds an INBOX that the admin named: its directory is trusted, and so
 // is a symlink there.
-func (t *tree) addFile(path string, parts []string) error {
+func (t *tree) addFile(path string) error {
 	real, err := filepath.EvalSymlinks(path)
 	if err != nil {
 		return err
@@ -122,19 +137,16 @@ func (t *tree) addFile(path string, parts []string) error {
 		return err
 	}
 	t.dirs = append(t.dirs, dir)
-	return t.add(dir, filepath.Base(real), path, parts)
+	return t.add(source{path: path, dir: dir, file: filepath.Base(real), named: true})
 }
 
-func (t *tree) add(dir *safefs.Dir, file, path string, parts []string) error {
-	info, err := dir.Lstat(file)
+func (t *tree) add(s source) error {
+	info, err := s.dir.LstatRegular(s.file)
 	if err != nil {
 		return err
 	}
-	if !info.Mode().IsRegular() {
-		_, err := dir.OpenRegular(file) // says what it is
-		return errors.Join(err)
-	}
-	t.sources = append(t.sources, source{path: path, dir: dir, file: file, parts: parts, size: info.Size()})
+	s.size = info.Size()
+	t.sources = append(t.sources, s)
 	return nil
 }
 
@@ -189,7 +201,7 @@ func (t *tree) entry(dir *safefs.Dir, name string, above []string) error {
 		if len(above) == 0 && strings.EqualFold(part, "INBOX") {
 			parts = nil
 		}
-		return t.add(dir, name, filepath.Join(dir.Path(), name), parts)
+		return t.add(source{path: filepath.Join(dir.Path(), name), dir: dir, file: name, parts: parts})
 	}
 	sub, err := dir.Sub(name)
 	if err != nil {
@@ -203,7 +215,7 @@ func (t *tree) entry(dir *safefs.Dir, name string, above []string) error {
 // lists, c-client's list of subscriptions, and dotlocks.
 func isMetadata(name string) bool {
 	switch name {
-	case ".imap", ".subscriptions", "subscriptions", ".mailboxlist", "dovecot-uidvalidity":
+	case ".imap", ".subscriptions", ".mailboxlist", "dovecot-uidvalidity":
 		return true
 	}
 	return strings.HasPrefix(name, "dovecot.index") || strings.HasPrefix(name, "dovecot.list.index") ||
@@ -218,27 +230,35 @@ func isMaildir(names []string) bool {
 // readSubscriptions reads Dovecot's list, or else c-client's, whose names may
 // begin with the name of the tree.
 func (t *tree) readSubscriptions(root *safefs.Dir, base string) error {
-	f, err := root.OpenRegular(".subscriptions")
-	if err == nil {
-		defer f.Close()
-		t.hasList = true
-		t.subscribed, err = maildir.ParseSubscriptions(f, maildir.Folders{Layout: maildir.FS})
+	err := t.readList(root, ".subscriptions", func(r io.Reader) ([][]string, error) {
+		return maildir.ParseSubscriptions(r, maildir.Folders{Layout: maildir.FS})
+	})
+	if err != nil || t.hasList {
 		return err
 	}
-	if !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	f, err = root.OpenRegular(".mailboxlist")
-	if errors.Is(err, fs.ErrNotExist) {
+	return t.readList(root, ".mailboxlist", func(r io.Reader) ([][]string, error) {
+		return maildir.ParseMailboxList(r, base+"/")
+	})
+}
+
+// readList reads a list of subscriptions, if it is there and a file.
+func (t *tree) readList(root *safefs.Dir, name string, parse func(io.Reader) ([][]string, error)) error {
+	f, err := root.OpenRegular(name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return nil
-	}
-	if err != nil {
+	case isSkippable(err):
+		t.skip(filepath.Join(root.Path(), name), err)
+		return nil
+	case err != nil:
 		return err
 	}
 	defer f.Close()
 	t.hasList = true
-	t.subscribed, err = maildir.ParseMailboxList(f, base+"/")
-	return err
+	if t.subscribed, err = parse(f); err != nil {
+		return fmt.Errorf("%s: %w", f.Name(), err)
+	}
+	return nil
 }
 
 // dropDoubles skips files whose names are two spellings of one folder.

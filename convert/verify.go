@@ -1,6 +1,7 @@
 package convert
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -78,13 +79,16 @@ func Verify(ctx context.Context, o Options) (*Report, error) {
 // verifyLists looks for folders that no mailbox explains, and compares the
 // subscriptions.
 func verifyLists(found *tree, report *Report, o Options) ([]Difference, error) {
-	want := map[string]bool{".": true}
+	want := map[string]bool{}
 	for _, s := range found.sources {
-		if dir, err := o.Folders.Dir(s.parts); err == nil {
+		if dir, err := o.Folders.Dir(s.parts); err == nil && report.has(s.path) {
 			want[dir] = true
 		}
 	}
-	var diffs []Difference
+	diffs, err := verifyInbox(want, o)
+	if err != nil {
+		return diffs, err
+	}
 	folders, err := listFolders(o.Dest)
 	for _, dir := range folders {
 		if !want[dir] {
@@ -94,16 +98,43 @@ func verifyLists(found *tree, report *Report, o Options) ([]Difference, error) {
 	if err != nil || !found.hasList {
 		return diffs, err
 	}
-	got, err := readSubscribed(o)
-	if err != nil {
-		return diffs, err
+	lists, err := verifySubscriptions(found.subscribed, o)
+	return append(diffs, lists...), err
+}
+
+// verifyInbox demands an empty INBOX where no mailbox is INBOX.
+func verifyInbox(want map[string]bool, o Options) ([]Difference, error) {
+	if want["."] {
+		return nil, nil
 	}
-	for _, parts := range found.subscribed {
-		if _, err := o.Folders.Dir(parts); err == nil && !slices.ContainsFunc(got, func(g []string) bool { return slices.Equal(g, parts) }) {
-			diffs = append(diffs, Difference{Mailbox: folderName(parts), Offset: -1, File: filepath.Join(o.Dest, "subscriptions"), Field: "subscription", Want: "present", Got: "absent"})
+	want["."] = true
+	a := &audit{mailbox: "INBOX", dir: o.Dest}
+	err := a.loadFiles()
+	a.leftovers()
+	return a.diffs, err
+}
+
+// verifySubscriptions compares the subscriptions that the layout can spell.
+func verifySubscriptions(subscribed [][]string, o Options) (diffs []Difference, err error) {
+	var list bytes.Buffer
+	if _, err := maildir.WriteSubscriptions(&list, subscribed, o.Folders); err != nil {
+		return nil, err
+	}
+	want, err := maildir.ParseSubscriptions(&list, o.Folders)
+	if err != nil {
+		return nil, err
+	}
+	got, err := readSubscribed(o)
+	missing := func(in, from [][]string, want, got string) {
+		for _, parts := range from {
+			if !slices.ContainsFunc(in, func(p []string) bool { return slices.Equal(p, parts) }) {
+				diffs = append(diffs, Difference{folderName(parts), -1, filepath.Join(o.Dest, "subscriptions"), "subscription", want, got})
+			}
 		}
 	}
-	return diffs, nil
+	missing(got, want, "present", "absent")
+	missing(want, got, "absent", "present")
+	return diffs, err
 }
 
 // listFolders returns every directory of a Maildir that holds a cur, relative

@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path"
 	"strings"
 	"sync"
+	"syscall"
 
 	"mailferry/internal/safefs"
 )
@@ -30,7 +32,7 @@ type Staging struct {
 	parent  *safefs.Dir
 	final   string
 	name    string
-	replace bool // final is there, an empty directory
+	replace fs.FileInfo // final, if it is there: an empty directory
 	folders Folders
 	root    *safefs.Dir // opened before the first write, so that SyncFS sees every error
 
@@ -42,7 +44,7 @@ type Staging struct {
 var ErrNotEmpty = errors.New("exists and is not an empty directory")
 
 // NewStaging makes the staging directory of parent/final. Final must not exist
-// or be an empty directory.
+// or be an empty directory of this process's user; its mode and group are kept.
 func NewStaging(parent *safefs.Dir, final string, folders Folders) (*Staging, error) {
 	replace, err := vacant(parent, final)
 	if err != nil {
@@ -61,29 +63,34 @@ func NewStaging(parent *safefs.Dir, final string, folders Folders) (*Staging, er
 	return s, nil
 }
 
-// vacant checks that a Maildir may be published as parent/name, and tells
-// whether an empty directory has to give way.
-func vacant(parent *safefs.Dir, name string) (replace bool, err error) {
+// vacant checks that a Maildir may be published as parent/name, and describes
+// the empty directory that has to give way, nil if there is none.
+func vacant(parent *safefs.Dir, name string) (fs.FileInfo, error) {
 	info, err := parent.Lstat(name)
 	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
+		return nil, nil
 	}
 	if err != nil {
-		return false, err
+		return nil, err
 	}
+	refused := &fs.PathError{Op: "convert to", Path: path.Join(parent.Path(), name), Err: ErrNotEmpty}
 	if !info.IsDir() {
-		return false, &fs.PathError{Op: "convert to", Path: path.Join(parent.Path(), name), Err: ErrNotEmpty}
+		return nil, refused
+	}
+	if owner := info.Sys().(*syscall.Stat_t).Uid; int(owner) != os.Geteuid() {
+		refused.Err = fmt.Errorf("belongs to uid %d, and this runs as uid %d; run it as the owner, or remove the empty directory", owner, os.Geteuid())
+		return nil, refused
 	}
 	dir, err := parent.Sub(name)
 	if err != nil {
-		return false, err
+		return nil, err
 	}
 	defer dir.Close()
 	empty, err := dir.Empty()
 	if err == nil && !empty {
-		err = &fs.PathError{Op: "convert to", Path: dir.Path(), Err: ErrNotEmpty}
+		err = refused
 	}
-	return true, err
+	return info, err
 }
 
 // Path is where the Maildir is being built.
@@ -160,6 +167,11 @@ func (s *Staging) Subscribe(names [][]string) ([]*FolderError, error) {
 // The order is that of safety.md 3.1: syncfs, check, rename, fsync of the
 // parent. In every other one a crash leaves a Maildir without messages.
 func (s *Staging) Publish() error {
+	if s.replace != nil {
+		if err := s.root.Permit(s.replace); err != nil {
+			return err
+		}
+	}
 	if err := s.root.SyncFS(); err != nil {
 		return err
 	}
@@ -170,12 +182,12 @@ func (s *Staging) Publish() error {
 	if !same {
 		return fmt.Errorf("%s was replaced while it was being filled; it is left as it is", s.root.Path())
 	}
-	if s.replace {
+	if s.replace != nil {
 		if _, err := vacant(s.parent, s.final); err != nil {
 			return err
 		}
 	}
-	if err := s.parent.Rename(s.name, s.final, s.replace); err != nil {
+	if err := s.parent.Rename(s.name, s.final, s.replace != nil); err != nil {
 		return err
 	}
 	return errors.Join(s.parent.Sync(), s.root.Close())

@@ -100,9 +100,13 @@ func (f *Folder) writeKeywords(keywords *KeywordTable) error {
 	return errors.Join(err, file.Close())
 }
 
-// Close releases a folder that does not come to its End.
+// Close releases a folder. After End, which does so too, it does nothing.
 func (f *Folder) Close() error {
+	if f.dir == nil {
+		return nil
+	}
 	err := errors.Join(f.cur.Close(), f.dir.Close())
+	f.dir = nil
 	if f.uidFile != nil {
 		err = errors.Join(err, f.uidFile.Close())
 	}

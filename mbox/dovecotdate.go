@@ -93,7 +93,17 @@ func parseDovecotFrom(b []byte) (sender string, d dovecotDate, ok bool) {
 		return "", d, false
 	}
 	d.zone4(r)
-	return string(b[:n]), d, true
+	return string(b[:n]), d, !d.zoned || d.exists()
+}
+
+// exists reports whether the date, which a zone follows, is one of the
+// calendar. Without a zone mktime makes 3 March of 31 February (utc-mktime.c).
+func (d *dovecotDate) exists() bool {
+	if d.sec == 60 {
+		d.sec = 59
+	}
+	t := time.Date(d.year, time.Month(d.month), d.day, d.hour, d.min, d.sec, 0, time.UTC)
+	return t.Day() == d.day && t.Hour() == d.hour && t.Minute() == d.min && t.Unix() != -1
 }
 
 // dovecotSender measures the sender: a run without blanks, or a quoted local

@@ -1,7 +1,5 @@
 package mbox
 
-import "io"
-
 // follower counts messages by the careful reading beside a scan by another
 // profile, and reports where the two disagree. While both take the same lines
 // it has nothing to read.
@@ -15,10 +13,10 @@ type follower struct {
 // followerWindow is small: it is used only where readings differ.
 const followerWindow = 64 << 10
 
-func newFollower(r io.ReaderAt, size, first int64, odd *Oddities) *follower {
+func newFollower(w *window, first int64, odd *Oddities) *follower {
 	careful := Careful
 	return &follower{
-		splitter: splitter{w: newWindow(r, size, followerWindow), p: &careful},
+		splitter: splitter{w: w, p: &careful},
 		next:     first,
 		odd:      odd,
 	}

@@ -17,9 +17,11 @@ func (s stamp) time(loc *time.Location) time.Time {
 	return localTime(s.year, s.month, s.day, s.hour, s.min, s.sec, loc)
 }
 
-// localTime is mktime with tm_isdst -1, as glibc answers it: of the hour that
-// comes twice in autumn the first counts, and in the hour that is skipped in
-// spring the offset that held before.
+// localTime is mktime with tm_isdst -1, as glibc answers it where it was asked
+// about an earlier message before: of the hour that comes twice in autumn the
+// first counts, and in the hour that is skipped in spring the offset that held
+// before. (In an hour that comes twice glibc prefers the offset that it found
+// last, so a server shows either, by what it did before.)
 func localTime(year, month, day, hour, min, sec int, loc *time.Location) time.Time {
 	naive := time.Date(year, time.Month(month), day, hour, min, sec, 0, time.UTC)
 	const aDay = 24 * time.Hour // no zone changes twice within two of them
@@ -151,16 +153,35 @@ func parseDate(t []token) (s stamp, ok bool) {
 	if len(t) > 0 && isWeekday(t[0].string) {
 		t = t[1:]
 	}
+	if len(t) >= 2 && imapDay(t[0].string, &s) && clock(t[1].string, &s) {
+		s.zone = zoneAt(t, 2)
+		return s, true
+	}
 	switch {
 	case len(t) >= 4 && monthOf(t[0].string, &s.month) && dayOf(t[1].string, &s.day) && clock(t[2].string, &s):
 		return s, yearAndZone(t[3:], &s)
+	case len(t) >= 4 && monthOf(t[0].string, &s.month) && dayOf(t[1].string, &s.day) && yearOf(t[2].string, &s.year) && clock(t[3].string, &s):
+		s.zone = zoneAt(t, 4)
+		return s, true
 	case len(t) >= 4 && dayOf(t[0].string, &s.day) && monthOf(t[1].string, &s.month) && yearOf(t[2].string, &s.year) && clock(t[3].string, &s):
-		if len(t) > 4 && isZone(t[4].string) {
-			s.zone = t[4].string
-		}
+		s.zone = zoneAt(t, 4)
 		return s, true
 	}
 	return s, false
+}
+
+// zoneAt returns the zone that stands at a place, if one does.
+func zoneAt(t []token, i int) string {
+	if i < len(t) && isZone(t[i].string) {
+		return t[i].string
+	}
+	return ""
+}
+
+// imapDay reads "29-Nov-2001".
+func imapDay(w string, s *stamp) bool {
+	parts := strings.Split(w, "-")
+	return len(parts) == 3 && dayOf(parts[0], &s.day) && monthOf(parts[1], &s.month) && yearOf(parts[2], &s.year)
 }
 
 // yearAndZone reads what follows the time of an asctime date: the year, with
@@ -173,8 +194,8 @@ func yearAndZone(t []token, s *stamp) bool {
 				words[j] = t[j].string
 			}
 			s.zone = strings.Join(words, " ")
-			if i == 0 && len(t) > 1 && isZone(t[1].string) {
-				s.zone = t[1].string
+			if i == 0 {
+				s.zone = zoneAt(t, 1)
 			}
 			return true
 		}
@@ -220,8 +241,8 @@ func isoDate(t []token, s *stamp) bool {
 	}
 	if i := strings.IndexAny(time, "Zz+-"); i > 0 {
 		time, s.zone = time[:i], strings.ToUpper(strings.ReplaceAll(time[i:], ":", ""))
-	} else if len(rest) > 0 && isZone(rest[0].string) {
-		s.zone = rest[0].string
+	} else {
+		s.zone = zoneAt(rest, 0)
 	}
 	time, _, _ = strings.Cut(time, ".")
 	return clock(time, s)
@@ -322,5 +343,5 @@ func isUndated(line []byte) bool {
 	if len(word) == 0 || string(word) == "-" {
 		return true
 	}
-	return bytes.IndexByte(word, '@') > 0 && bytes.IndexAny(word, " \t") < 0
+	return bytes.IndexByte(word, '@') > 0 && !bytes.ContainsAny(word, " \t")
 }

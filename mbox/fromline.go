@@ -43,12 +43,17 @@ func trueDate(f FromLine, loc *time.Location) (time.Time, bool) {
 }
 
 // servedByDovecot is the INTERNALDATE that Dovecot gives in the zone loc:
-// zones are passed over or misread (metadata.md 1.2), and the time is kept in
-// 32 bits without a sign, so that 1969 comes out as 2106.
+// zones are passed over or misread (mbox-from.c). Its cache keeps 32 bits
+// without a sign: the first FETCH shows 1969 and every later one 2105, which is
+// what clients know. The last second before 1970 means "no date" (mbox-mail.c).
 func servedByDovecot(f FromLine, loc *time.Location) (time.Time, bool) {
 	_, d, ok := parseDovecotFrom(slices.Concat(f.rest(), []byte("\n        ")))
 	if !ok {
 		return time.Time{}, false
 	}
-	return time.Unix(d.time(loc).Unix()&math.MaxUint32, 0), true
+	t := d.time(loc).Unix()
+	if t == -1 {
+		t = 0
+	}
+	return time.Unix(t&math.MaxUint32, 0), true
 }

@@ -55,27 +55,90 @@ var mmdfLine = []byte("\x01\x01\x01\x01\n")
 
 var byteOrderMark = []byte("\xef\xbb\xbf")
 
-// recognize tells what a file is from its first bytes; lead is how many of
-// them are blank and stand before the first From_ line. start holds a few
-// kilobytes, or the whole file when atEnd.
-func recognize(start []byte, atEnd bool) (k Kind, lead int, err error) {
+// blanks may stand before the first From_ line.
+const blanks = " \t\r\n"
+
+// recognize tells what a file is from the first bytes that are no blanks.
+func recognize(text []byte) (Kind, error) {
 	for _, f := range foreign {
-		if bytes.HasPrefix(start, []byte(f.magic)) {
-			return NotMailbox, 0, &FormatError{f.found, f.hint}
+		if bytes.HasPrefix(text, []byte(f.magic)) {
+			return NotMailbox, &FormatError{f.found, f.hint}
 		}
 	}
-	if bytes.HasPrefix(start, mmdfLine) {
-		return MMDF, 0, nil
-	}
-	rest := bytes.TrimLeft(bytes.TrimPrefix(start, byteOrderMark), " \t\r\n")
-	lead = len(start) - len(rest)
 	switch {
-	case len(rest) == 0 && atEnd:
-		return Empty, lead, nil
-	case bytes.HasPrefix(rest, fromPrefix):
-		return Mbox, lead, nil
-	case len(rest) > 0 && message.IsHeaderLine(rest):
-		return NotMailbox, 0, &FormatError{"begins like a single message, without a From_ line", ""}
+	case len(text) == 0:
+		return Empty, nil
+	case bytes.HasPrefix(text, mmdfLine):
+		return MMDF, nil
+	case bytes.HasPrefix(text, fromPrefix):
+		return Mbox, nil
+	case message.IsHeaderLine(text):
+		return NotMailbox, &FormatError{"begins like a single message, without a From_ line", ""}
 	}
-	return NotMailbox, 0, &FormatError{fmt.Sprintf("begins with %q", rest[:min(len(rest), 24)]), ""}
+	return NotMailbox, &FormatError{fmt.Sprintf("begins with %q", text[:min(len(text), 24)]), ""}
+}
+
+// begin recognizes the file and finds the first From_ line.
+func (s *Scanner) begin() error {
+	lead := s.afterBlanks()
+	kind, err := recognize(s.w.peek(lead, lookAhead))
+	if s.w.err != nil {
+		return s.w.err
+	}
+	if err != nil {
+		return err
+	}
+	s.kind, s.lead, s.next = kind, lead, lead
+	switch {
+	case kind == Empty:
+		return nil
+	case lead > 0 && !s.profile.lenient:
+		return &FormatError{fmt.Sprintf("%d bytes of blanks stand before the first From_ line, and %s refuses that", lead, s.profile.Name), "use --profile careful"}
+	case lead > 0:
+		s.odd.add(LeadingBlank, 0)
+	}
+	switch {
+	case kind == MMDF && !s.profile.mmdf:
+		return &FormatError{"MMDF, which " + s.profile.Name + " does not read", "use --profile careful"}
+	case kind == MMDF:
+		s.mmdf = true
+		s.lead += int64(len(mmdfLine))
+		s.next = s.lead
+	case !s.acceptsFirst():
+		line, _, _ := bytes.Cut(s.w.from(s.next, lookAhead), lf)
+		return &FormatError{fmt.Sprintf("begins with %q, which is no From_ line to %s", line[:min(len(line), 80)], s.profile.Name), s.hint()}
+	}
+	return nil
+}
+
+// afterBlanks returns where the first byte is that is neither a blank nor of a
+// byte order mark.
+func (s *Scanner) afterBlanks() int64 {
+	off := int64(0)
+	if bytes.Equal(s.w.peek(0, len(byteOrderMark)), byteOrderMark) {
+		off = int64(len(byteOrderMark))
+	}
+	for off < s.w.size {
+		b := s.w.from(off, 1)
+		text := bytes.TrimLeft(b, blanks)
+		off += int64(len(b) - len(text))
+		if len(text) > 0 || len(b) == 0 {
+			break
+		}
+	}
+	return off
+}
+
+func (s *Scanner) hint() string {
+	if s.profile.Name == Careful.Name {
+		return ""
+	}
+	return "use --profile careful if no server has to be matched"
+}
+
+// acceptsFirst decides about the first From_ line, before which nothing stands.
+func (s *Scanner) acceptsFirst() bool {
+	c := s.candidate(s.next)
+	c.blank = true
+	return s.profile.accept(c)
 }

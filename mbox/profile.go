@@ -43,9 +43,10 @@ type Profile struct {
 type ending uint8
 
 const (
-	emptyLine ending = iota // an empty line, if one is there
-	lastLF                  // the last line end, whatever line it ends
-	nothing                 // all bytes are the message's
+	emptyLine     ending = iota // an empty line, if one is there
+	bodyEmptyLine               // the same, but not the one that ends the header
+	lastLF                      // the last line end, whatever line it ends
+	nothing                     // all bytes are the message's
 )
 
 // candidate is a line that begins "From ", and what can decide about it.
@@ -53,6 +54,7 @@ type candidate struct {
 	line     []byte // without its line end
 	rest     []byte // the line and what follows it, a few hundred bytes at least if the file has them
 	blank    bool   // an empty line, or nothing at all, is before it
+	long     bool   // the line was cut, being longer than anybody writes
 	inHeader bool   // no empty line has ended the header of the message before
 }
 
@@ -116,10 +118,12 @@ var profiles = []Profile{
 	Dovecot,
 	{
 		// c-client unix.c: VALID on every line of the body, never in the
-		// header; the empty line at the end is flushed; mmdf.c reads MMDF.
+		// header; the empty line at the end of a body is flushed; blanks may
+		// stand first (unix_isvalid_fd); mmdf.c reads MMDF.
 		Name:      "uw",
 		accept:    func(c candidate) bool { return !c.inHeader && uwValid(c.line) },
-		ending:    emptyLine,
+		ending:    bodyEmptyLine,
+		lenient:   true,
 		mmdf:      true,
 		hide:      uwHidden,
 		anyStatus: true,
@@ -192,6 +196,9 @@ func (p Profile) Hides(f message.Field) bool { return p.hide.Has(f) }
 // empty line out (Pipermail, after scrubbed parts), and prose that begins
 // "From " has no date.
 func acceptCareful(c candidate) bool {
+	if c.long {
+		return false
+	}
 	if _, ok := stampOf(c.line[len(fromPrefix):]); ok {
 		return c.blank || message.IsHeaderLine(c.next())
 	}
@@ -215,7 +222,7 @@ func landsCarefully(l landing) bool {
 		l.rest = l.rest[bytes.IndexByte(l.rest, '\n')+1:]
 		l.lineStart = true
 	}
-	return len(l.rest) == 0 && l.atEnd
+	return false
 }
 
 // landsForDovecot: dovecot istream-raw-mbox.c, istream_raw_mbox_is_valid_from.

@@ -2,7 +2,6 @@ package mbox
 
 import (
 	"bytes"
-	"fmt"
 	"io"
 	"net/mail"
 	"time"
@@ -87,8 +86,9 @@ type Options struct {
 	Digest       bool           // compute Entry.Digest, which takes longer than all the rest
 }
 
-// maxFields bounds what is kept of one header.
-const maxFields = 64
+// maxRepeats bounds what is kept of one header: a flood of one field, which any
+// sender can write, must not push out another, such as the server's X-UID.
+const maxRepeats = 8
 
 // wanted are the fields that Entry.Fields may hold.
 var wanted = message.SetOf(message.ContentLength, message.Date, message.MessageID, message.Status, message.XIMAP,
@@ -126,11 +126,17 @@ type Scanner struct {
 // NewScanner begins a scan of the first size bytes of r. It fails with a
 // *FormatError if they are no mailbox under the profile.
 func NewScanner(r io.ReaderAt, size int64, o Options) (*Scanner, error) {
+	return newScanner(r, size, o, windowSize)
+}
+
+// newScanner holds no more than window bytes of the file, which changes nothing
+// of what is found.
+func newScanner(r io.ReaderAt, size int64, o Options, window int) (*Scanner, error) {
 	s := &Scanner{profile: o.Profile}
 	if o.Digest {
 		s.measure = message.NewMeasure()
 	}
-	s.splitter = splitter{w: newWindow(r, size, windowSize), p: &s.profile, odd: &s.odd}
+	s.splitter = splitter{w: newWindow(r, size, window), p: &s.profile, odd: &s.odd}
 	s.onField = s.found
 	s.toScratch = func(piece []byte) error {
 		s.scratch = append(s.scratch, piece...)
@@ -152,57 +158,9 @@ func NewScanner(r io.ReaderAt, size int64, o Options) (*Scanner, error) {
 	s.lf = o.EOL == EOLLF || o.EOL == EOLAuto && s.crlf
 	s.rewriter.LF = s.lf
 	if s.kind == Mbox && s.compare {
-		s.careful = newFollower(r, size, s.next, &s.odd)
+		s.careful = newFollower(newWindow(r, size, min(window, followerWindow)), s.next, &s.odd)
 	}
 	return s, nil
-}
-
-// begin recognizes the file and finds the first From_ line.
-func (s *Scanner) begin() error {
-	start := s.w.from(0, lookAhead)
-	if s.w.err != nil {
-		return s.w.err
-	}
-	kind, lead, err := recognize(start, s.w.end() == s.w.size)
-	if err != nil {
-		return err
-	}
-	s.kind, s.lead, s.next = kind, int64(lead), int64(lead)
-	switch {
-	case kind == MMDF && !s.profile.mmdf:
-		return &FormatError{"MMDF, which " + s.profile.Name + " does not read", "use --profile careful"}
-	case kind == MMDF:
-		s.mmdf = true
-		s.lead, s.next = int64(len(mmdfLine)), int64(len(mmdfLine))
-		return nil
-	case kind == Empty:
-		s.next = s.w.size
-		return nil
-	case lead > 0 && !s.profile.lenient:
-		return &FormatError{fmt.Sprintf("%d bytes of blanks stand before the first From_ line, and %s refuses that", lead, s.profile.Name), "use --profile careful"}
-	case lead > 0:
-		s.odd.add(LeadingBlank, 0)
-	}
-	if !s.acceptsFirst() {
-		line, _, _ := bytes.Cut(s.w.from(s.next, lookAhead), lf)
-		return &FormatError{fmt.Sprintf("begins with %q, which is no From_ line to %s", line[:min(len(line), 80)], s.profile.Name), s.hint()}
-	}
-	return nil
-}
-
-func (s *Scanner) hint() string {
-	if s.profile.Name == Careful.Name {
-		return ""
-	}
-	return "use --profile careful if no server has to be matched"
-}
-
-// acceptsFirst decides about the first From_ line, before which nothing stands.
-func (s *Scanner) acceptsFirst() bool {
-	rest := s.w.from(s.next, lookAhead)
-	line, _, _ := bytes.Cut(rest, lf)
-	line = bytes.TrimSuffix(line[:min(len(line), maxFromLine)], []byte{'\r'})
-	return s.profile.accept(candidate{line: line, rest: rest, blank: true})
 }
 
 func (s *Scanner) endsInCRLF(from int64) bool {
@@ -290,7 +248,7 @@ func (s *Scanner) read() error {
 	e := &s.entry
 	s.rewriter.Reset()
 	s.rewriter.Found = s.onField
-	if e.FromLen+e.Length <= int64(windowSize-lookBehind) {
+	if e.FromLen+e.Length <= int64(cap(s.w.data)-lookBehind) {
 		b := s.w.from(e.Offset+e.FromLen, int(e.Length))
 		if s.w.err != nil {
 			return s.w.err
@@ -325,7 +283,13 @@ func (s *Scanner) measureStream() error {
 }
 
 func (s *Scanner) found(f message.Field, value []byte) {
-	if len(s.entry.Fields) >= maxFields {
+	same := 0
+	for _, h := range s.entry.Fields {
+		if h.Field == f {
+			same++
+		}
+	}
+	if same >= maxRepeats {
 		return
 	}
 	at := len(s.values)
@@ -378,7 +342,7 @@ func (s *Scanner) stream(w io.Writer) error {
 // pieces feeds the bytes from off to end in the pieces that message.Rewriter asks for.
 func (s *Scanner) pieces(off, end int64, feed func([]byte) error) error {
 	for off < end {
-		b := s.w.from(off, int(min(end-off, windowSize/2)))
+		b := s.w.from(off, int(min(end-off, int64(cap(s.w.data)/2))))
 		if s.w.err != nil {
 			return s.w.err
 		}

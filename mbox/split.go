@@ -43,7 +43,7 @@ func (s *splitter) split(from int64) span {
 	length := int64(-1)
 	sp.body, sp.next, length = s.header(&sp)
 	if sp.next >= 0 {
-		sp.end = sp.next - s.separator(s.p.ending, sp.start, sp.next)
+		sp.end = sp.next - s.separator(&sp)
 		sp.body = min(sp.body, sp.end)
 		return sp
 	}
@@ -54,7 +54,7 @@ func (s *splitter) split(from int64) span {
 		return sp
 	}
 	sp.next = s.nextFrom(&sp, sp.body)
-	sp.end = sp.next - s.separator(s.p.ending, sp.start, sp.next)
+	sp.end = sp.next - s.separator(&sp)
 	sp.body = min(sp.body, sp.end)
 	return sp
 }
@@ -80,7 +80,7 @@ func (s *splitter) header(sp *span) (body, next, length int64) {
 			case bytes.HasPrefix(line, fromPrefix) && off+int64(n) > sp.start && s.accepts(sp, off+int64(n), true):
 				return off + int64(n), off + int64(n), length
 			case line[0]|0x20 == 'c' && length < 0:
-				length = contentLength(line)
+				length = contentLength(line[:min(len(line), lookAhead)])
 			}
 			if nl < 0 {
 				done = true
@@ -106,8 +106,11 @@ func contentLength(line []byte) int64 {
 	value, _, _ := bytes.Cut(line[at:], lf)
 	value = bytes.Trim(value, " \t\r")
 	n := digits(value)
-	if n == 0 || n != len(value) || n > 18 {
+	if n == 0 || n != len(value) {
 		return -1
+	}
+	if n > 18 {
+		return math.MaxInt64
 	}
 	var length int64
 	for _, c := range value {
@@ -127,10 +130,11 @@ func (s *splitter) trusts(sp *span, length int64) bool {
 	l.rest = s.w.peek(end, lookAhead)
 	l.atEnd = end+int64(len(l.rest)) == s.w.size
 	believed := s.p.length != nil && s.p.length(l)
-	if s.compare && believed != landsCarefully(l) {
+	carefully := landsCarefully(l)
+	if believed != carefully {
 		sp.agreed = false
 	}
-	if !believed {
+	if !believed && !carefully {
 		s.odd.add(WrongContentLength, sp.from)
 	}
 	return believed
@@ -212,12 +216,8 @@ func indexFrom(b []byte) int {
 
 // accepts decides about the line at off, which begins "From ".
 func (s *splitter) accepts(sp *span, off int64, inHeader bool) bool {
-	c := candidate{rest: s.w.from(off, lookAhead), inHeader: inHeader}
-	end := bytes.IndexByte(c.rest, '\n')
-	if end < 0 {
-		end = len(c.rest)
-	}
-	c.line = bytes.TrimSuffix(c.rest[:min(end, maxFromLine)], []byte{'\r'})
+	c := s.candidate(off)
+	c.inHeader = inHeader
 	before := s.w.before(off)
 	c.blank = bytes.HasSuffix(before, []byte("\n\n")) || bytes.HasSuffix(before, []byte("\n\r\n"))
 	yes := s.p.accept(c)
@@ -230,6 +230,16 @@ func (s *splitter) accepts(sp *span, off int64, inHeader bool) bool {
 	return yes
 }
 
+// candidate takes the line at off, and as much of what follows whatever the
+// window holds.
+func (s *splitter) candidate(off int64) (c candidate) {
+	c.rest = s.w.from(off, lookAhead)
+	c.rest = c.rest[:min(len(c.rest), lookAhead)]
+	line, _, _ := bytes.Cut(c.rest, lf)
+	c.line = bytes.TrimSuffix(line[:min(len(line), maxFromLine)], []byte{'\r'})
+	return c
+}
+
 // note reports what is odd about a line that begins "From ".
 func (s *splitter) note(c candidate, off int64, separates bool) {
 	switch {
@@ -240,13 +250,17 @@ func (s *splitter) note(c candidate, off int64, separates bool) {
 	}
 }
 
-// separator measures what before next belongs to no message.
-func (s *splitter) separator(e ending, start, next int64) int64 {
+// separator measures what before sp.next belongs to no message.
+func (s *splitter) separator(sp *span) int64 {
+	start, next := sp.start, sp.next
+	if s.p.ending == bodyEmptyLine {
+		start = sp.body
+	}
 	tail := s.w.peek(max(start, next-3), int(min(3, next-start)))
 	switch {
-	case e == nothing || len(tail) == 0 || tail[len(tail)-1] != '\n':
+	case s.p.ending == nothing || len(tail) == 0 || tail[len(tail)-1] != '\n':
 		return 0
-	case e == lastLF:
+	case s.p.ending == lastLF:
 		return int64(trailingLineEnd(tail))
 	}
 	n := trailingLineEnd(tail)
@@ -310,13 +324,9 @@ func (s *splitter) splitMMDF(from int64) span {
 		sp.next += int64(len(mmdfLine))
 	}
 	sp.body = sp.start
-	for off := sp.start; off < sp.end; {
-		off = s.lineEnd(off)
-		sp.body = min(off, sp.end)
-		if n := s.lineEndAt(off); n > 0 {
-			sp.body = min(off+n, sp.end)
-			break
-		}
+	for ended := false; sp.body < sp.end && !ended; {
+		ended = s.lineEndAt(sp.body) > 0
+		sp.body = min(s.lineEnd(sp.body), sp.end)
 	}
 	return sp
 }

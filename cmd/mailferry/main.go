@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -57,9 +58,18 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	code := exitCode(ctx, err)
 	var outcome outcome
 	if err != nil && !errors.As(err, &outcome) {
-		fmt.Fprintf(stderr, "mailferry: %v\n", err)
+		fmt.Fprintf(stderr, "mailferry: %s\n", told(code, err))
 	}
 	return code
+}
+
+// told is an error as one line.
+func told(code int, err error) string {
+	text := strings.ReplaceAll(err.Error(), "\n", "; ")
+	if code == exitInterrupted {
+		text = "interrupted: " + text
+	}
+	return printable(text)
 }
 
 // usageError is a command line that can't be carried out.
@@ -82,7 +92,7 @@ func exitCode(ctx context.Context, err error) int {
 		return exitDone
 	case errors.As(err, &o):
 		return int(o)
-	case errors.As(err, &usage):
+	case errors.As(err, &usage), errors.Is(err, convert.ErrTwoInboxes):
 		return exitUsage
 	case ctx.Err() != nil:
 		return exitInterrupted

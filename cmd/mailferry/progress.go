@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -24,11 +25,17 @@ type progress struct {
 	size  int64
 	bytes atomic.Int64
 	count atomic.Int64
+	asked chan os.Signal
 	done  chan struct{}
+	ticks sync.WaitGroup // the display
 }
 
+// newProgress answers SIGUSR1 from now on, to the end of the process: nobody
+// who asks how far it is shall kill it.
 func newProgress(w io.Writer, verb string) *progress {
-	return &progress{w: w, verb: verb, start: time.Now(), done: make(chan struct{})}
+	p := &progress{w: w, verb: verb, start: time.Now(), asked: make(chan os.Signal, 1), done: make(chan struct{})}
+	signal.Notify(p.asked, syscall.SIGUSR1)
+	return p
 }
 
 // total begins the display.
@@ -38,7 +45,7 @@ func (p *progress) total(bytes int64) {
 		p.bar = progressbar.NewOptions64(bytes, progressbar.OptionSetWriter(p.w), progressbar.OptionSetDescription(p.verb),
 			progressbar.OptionShowBytes(true), progressbar.OptionThrottle(100*time.Millisecond), progressbar.OptionClearOnFinish())
 	}
-	go p.tick()
+	p.ticks.Go(p.tick)
 }
 
 // add counts a message.
@@ -50,9 +57,6 @@ func (p *progress) add(bytes int64) {
 // tick shows the state until the run is over. The counters are read here, not
 // drawn at each message: drawing costs more than converting one.
 func (p *progress) tick() {
-	asked := make(chan os.Signal, 1)
-	signal.Notify(asked, syscall.SIGUSR1)
-	defer signal.Stop(asked)
 	interval := time.Minute
 	if p.bar != nil {
 		interval = 200 * time.Millisecond
@@ -63,7 +67,7 @@ func (p *progress) tick() {
 		select {
 		case <-p.done:
 			return
-		case <-asked:
+		case <-p.asked:
 			p.line()
 		case <-ticker.C:
 			if p.bar == nil {
@@ -85,6 +89,7 @@ func (p *progress) line() {
 // finish ends the display and clears the bar.
 func (p *progress) finish() {
 	close(p.done)
+	p.ticks.Wait() // or the bar is drawn once more
 	if p.bar != nil {
 		p.bar.Clear()
 	}

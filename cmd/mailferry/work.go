@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -46,38 +48,58 @@ func rate(r *convert.Report) float64 { return float64(r.Bytes) / 1e6 / max(r.Too
 // each mailbox.
 func printText(w io.Writer, r *convert.Report, mailboxes bool) error {
 	b := &strings.Builder{}
+	line := func(format string, args ...any) { b.WriteString(printable(fmt.Sprintf(format, args...)) + "\n") }
 	for _, m := range r.Mailboxes {
 		if !mailboxes {
 			break
 		}
-		fmt.Fprintf(b, "%s: %s, %s\n", quoted(m.Name), plural(m.Messages, "message"), size(m.Bytes))
+		line("%s: %s, %s", quoted(m.Name), plural(m.Messages, "message"), size(m.Bytes))
 		if m.Careful != m.Messages && m.Oddities.Of(mbox.ProfileDiffers).Count > 0 {
-			fmt.Fprintf(b, "  the careful reading counts %s\n", plural(m.Careful, "message"))
+			line("  the careful reading counts %s", plural(m.Careful, "message"))
 		}
 		for kind, p := range m.Oddities.All {
-			fmt.Fprintf(b, "  odd: %s: %s (%d, at %s)\n", kind, kind.Explain(), p.Count, offsets(p))
+			line("  odd: %s: %s (%d, at %s)", kind, kind.Explain(), p.Count, offsets(p))
 		}
 		for _, k := range m.Left {
-			fmt.Fprintf(b, "  keyword without a letter: doveadm flags add -u USER %s mailbox %s uid %s\n", quoted(k.Keyword), quoted(m.Name), k.UIDs)
+			line("  keyword without a letter: doveadm flags add -u USER %s mailbox %s uid %s", shellWord(k.Keyword), shellWord(m.Name), k.UIDs)
 		}
 	}
 	for _, s := range r.Skips {
-		fmt.Fprintf(b, "skipped: %s: %s\n", quoted(s.Path), s.Reason)
+		line("skipped: %s: %s", quoted(s.Path), s.Reason)
 	}
 	for _, d := range r.Differences {
-		fmt.Fprintf(b, "differs: %s\n", d)
+		line("differs: %s", d)
 	}
-	fmt.Fprintf(b, "%s, %s, %s, %d quarantined, %d skipped, %s", plural(len(r.Mailboxes), "mailbox"),
-		plural(r.Messages, "message"), size(r.Bytes), r.Quarantined, len(r.Skips), plural(r.Oddities(), "oddity"))
+	differences := ""
 	if len(r.Differences) > 0 {
-		fmt.Fprintf(b, ", %s", plural(len(r.Differences), "difference"))
+		differences = ", " + plural(len(r.Differences), "difference")
 	}
-	fmt.Fprintf(b, "; %.2f s, %.0f MB/s\n", r.Took.Seconds(), rate(r))
+	line("%s, %s, %s, %d quarantined, %d skipped, %s%s; %.2f s, %.0f MB/s", plural(len(r.Mailboxes), "mailbox"),
+		plural(r.Messages, "message"), size(r.Bytes), r.Quarantined, len(r.Skips), plural(r.Oddities(), "oddity"),
+		differences, r.Took.Seconds(), rate(r))
 	_, err := io.WriteString(w, b.String())
 	return err
 }
 
-// quoted guards a terminal against what stands in names: others chose them.
+// printable spells out what a terminal might obey: names and header text were
+// chosen by others.
+func printable(s string) string {
+	var b strings.Builder
+	for i, width := 0, 0; i < len(s); i += width {
+		var r rune
+		if r, width = utf8.DecodeRuneInString(s[i:]); strconv.IsPrint(r) && (r != utf8.RuneError || width > 1) {
+			b.WriteRune(r)
+		} else {
+			b.WriteString(strings.Trim(strconv.Quote(s[i:i+width]), `"`))
+		}
+	}
+	return b.String()
+}
+
+// shellWord quotes a word for a POSIX shell.
+func shellWord(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
+
+// quoted shows where a name begins and ends.
 func quoted(s string) string {
 	q := fmt.Sprintf("%q", s)
 	if q == `"`+s+`"` && !strings.ContainsAny(s, " '$`*?;&|<>()") {

@@ -80,10 +80,12 @@ func (r *Rewriter) Header(b []byte) error {
 
 // line decides the fate of one header line and collects its value.
 func (r *Rewriter) line(line []byte, whole bool) {
-	starts := !r.inLine
-	r.inLine = !whole
-	if starts && line[0] != ' ' && line[0] != '\t' {
+	starts := !r.inLine && line[0] != ' ' && line[0] != '\t'
+	if starts {
 		r.EndHeader()
+	}
+	r.inLine = !whole
+	if starts {
 		f, value := ParseField(line)
 		r.dropping = r.Hide.Has(f)
 		if r.Keep.Has(f) {

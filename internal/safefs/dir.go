@@ -117,8 +117,9 @@ func (e *Irregular) Error() string {
 func (d *Dir) OpenRegular(name string) (*os.File, error) {
 	fd, err := d.open(name, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
 	if err != nil {
-		if info, lerr := d.Lstat(name); lerr == nil && !info.Mode().IsRegular() {
-			return nil, &Irregular{filepath.Join(d.path, name), typeName(info.Mode())}
+		var irregular *Irregular
+		if _, lerr := d.LstatRegular(name); errors.As(lerr, &irregular) {
+			return nil, irregular
 		}
 		return nil, err
 	}
@@ -174,6 +175,16 @@ func (d *Dir) Lstat(name string) (fs.FileInfo, error) {
 	f := os.NewFile(uintptr(fd), name)
 	defer f.Close()
 	return f.Stat()
+}
+
+// LstatRegular describes a regular file of d without opening it; what is none
+// is an *Irregular.
+func (d *Dir) LstatRegular(name string) (fs.FileInfo, error) {
+	info, err := d.Lstat(name)
+	if err == nil && !info.Mode().IsRegular() {
+		err = &Irregular{filepath.Join(d.path, name), typeName(info.Mode())}
+	}
+	return info, err
 }
 
 // Names calls yield with the name of each entry, in no order, holding few of
@@ -249,8 +260,21 @@ func (d *Dir) Rename(from, to string, replace bool) error {
 	return nil
 }
 
-// Chmod sets the permissions of the directory itself.
-func (d *Dir) Chmod(mode fs.FileMode) error { return d.f.Chmod(mode) }
+// Permit gives the directory the group and the permissions of another.
+func (d *Dir) Permit(like fs.FileInfo) error {
+	info, err := d.Stat()
+	if err != nil {
+		return err
+	}
+	if gid(like) != gid(info) {
+		if err := d.f.Chown(-1, gid(like)); err != nil {
+			return err
+		}
+	}
+	return d.f.Chmod(like.Mode())
+}
+
+func gid(info fs.FileInfo) int { return int(info.Sys().(*syscall.Stat_t).Gid) }
 
 // Sync makes the directory's own entries durable.
 func (d *Dir) Sync() error { return d.f.Sync() }

@@ -1,0 +1,679 @@
+package mbox
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	gombox "github.com/emersion/go-mbox"
+
+	"mailferry/internal/message"
+)
+
+// Outgoing is a message to be written to an mbox.
+type Outgoing struct {
+	// From is written as it is, if the profile's server takes it for a From_
+	// line; else one is made of Sender and Date.
+	From   FromLine
+	Sender string    // envelope sender; "" is MAILER-DAEMON
+	Date   time.Time // of delivery
+
+	// State goes into header fields, as far as the profile's server hides them
+	// from clients; nil: none.
+	State *State
+
+	Content io.ReaderAt // the message as clients see it; read several times
+	Size    int64       // of Content, in bytes
+}
+
+// Written tells where a message lies in the mbox, and in what the profile's
+// reading of it differs from Outgoing.Content.
+type Written struct {
+	Offset  int64 // where the From_ line begins, in bytes
+	NewFrom bool  // Outgoing.From could not stand there
+	Quoted  int   // lines that begin "From " and got a ">" before them, which nobody takes away
+	Dropped int   // header fields left out: the server would take them for its own, and hides them
+	CRs     int   // CRs that the header loses when it is read: no server shows those of CRLF
+	Added   int   // LFs at the end; final when the next message is begun or the Writer is closed
+}
+
+// Exact reports whether a scan gives back the very bytes of Outgoing.Content.
+func (w *Written) Exact() bool { return w.Quoted+w.Dropped+w.CRs+w.Added == 0 }
+
+// WriterOptions say for whom an mbox is written.
+type WriterOptions struct {
+	Profile Profile        // whose reading has to give back what was written
+	Zone    *time.Location // of the server process, for the dates of new From_ lines; nil is time.Local
+
+	// The mailbox's own state, for X-IMAPbase; UIDValidity 0: none.
+	UIDValidity, NextUID uint32
+	Keywords             []string // all that messages may have, in the order of the index
+}
+
+// Writer writes an mbox that its profile reads back to the byte: no reader takes
+// quoting away, so that a body which looks as if it held From_ lines stands as
+// it is behind a Content-Length (mboxcl2, as Dovecot writes), if the profile's
+// server believes that, and is quoted only if not.
+//
+// go-mbox writes every message that it can write to the byte, which is nearly
+// all. It can't: where a line begins "From " (it quotes) or ends in CRLF (it
+// drops the CR), where the message does not end in LF (it ends all with an
+// empty line), where the From_ line is not in the form of asctime, and where a
+// line is long (it holds lines whole). Those are written verbatim to the same
+// stream. Before a byte is written, the profile's own splitter has to find the
+// message's end in what is going to be.
+//
+// Memory is bounded whatever the size of a message.
+type Writer struct {
+	out     counter
+	o       WriterOptions
+	listed  map[string]struct{} // o.Keywords in lower case
+	count   int
+	lastUID uint32
+	sep     separator // due behind last
+	last    *Written
+	err     error // sticky: the mbox is incomplete
+	reader  splitter
+	data    []byte // what reader's windows hold
+}
+
+// writeWindow holds most messages whole, so that they are read once only.
+const writeWindow = 256 << 10
+
+// NewWriter returns a Writer of a new mbox, which begins at w's position.
+func NewWriter(w io.Writer, o WriterOptions) *Writer {
+	out := &Writer{out: counter{w: bufio.NewWriterSize(w, 64<<10)}, o: o, listed: map[string]struct{}{}}
+	out.data = make([]byte, 0, writeWindow)
+	out.reader.p = &out.o.Profile
+	if o.Zone == nil {
+		out.o.Zone = time.Local
+	}
+	for _, k := range o.Keywords {
+		out.listed[strings.ToLower(k)] = struct{}{}
+	}
+	return out
+}
+
+// counter counts what go-mbox and Writer write.
+type counter struct {
+	w *bufio.Writer
+	n int64
+}
+
+func (c *counter) Write(b []byte) (int, error) {
+	n, err := c.w.Write(b)
+	c.n += int64(n)
+	return n, err
+}
+
+// WriteMessage appends a message. An error about the message itself, such as a
+// UID that does not rise, leaves the mbox as it was; after an error of writing
+// every call returns it.
+func (w *Writer) WriteMessage(m Outgoing) (*Written, error) {
+	if w.err != nil {
+		return nil, w.err
+	}
+	fields, err := w.fields(m.State)
+	if err != nil {
+		return nil, fmt.Errorf("message %d: %w", w.count+1, err)
+	}
+	d, err := w.draft(&m, fields)
+	if err != nil {
+		return nil, fmt.Errorf("message %d: %w", w.count+1, err)
+	}
+	if w.err = w.separate(w.sep.middle); w.err != nil {
+		return nil, w.err
+	}
+	if w.last != nil {
+		w.last.Added += w.sep.added
+	}
+	d.Offset = w.out.n
+	if w.err = w.write(d); w.err != nil {
+		return nil, w.err
+	}
+	w.count++
+	w.last = &d.Written
+	if m.State != nil && m.State.UID != 0 {
+		w.lastUID = m.State.UID
+	}
+	return w.last, nil
+}
+
+// Close ends the last message and flushes; it does not close the underlying
+// writer. A mailbox without messages keeps its UIDVALIDITY in a pseudo-message,
+// as with Dovecot and c-client.
+func (w *Writer) Close() error {
+	if w.err == nil && w.count == 0 && w.o.UIDValidity != 0 && w.o.Profile.Hides(message.XIMAP) {
+		_, w.err = w.WriteMessage(Outgoing{
+			Sender: "MAILER_DAEMON", Date: time.Now(), State: &State{Flags: Seen | Old, Pseudo: true},
+			Content: strings.NewReader(pseudoMessage), Size: int64(len(pseudoMessage)),
+		})
+	}
+	if w.err != nil {
+		return w.err
+	}
+	if w.err = w.separate(w.sep.last); w.err == nil {
+		w.err = w.out.w.Flush()
+	}
+	if w.err != nil {
+		return w.err
+	}
+	w.err = errors.New("mbox: the Writer is closed")
+	return nil
+}
+
+// pseudoMessage is recognized by its X-IMAP; the subject is for people who see
+// it in a program that does not.
+const pseudoMessage = "Subject: DON'T DELETE THIS MESSAGE -- FOLDER INTERNAL DATA\n\n" +
+	"This text is part of the internal format of your mail folder, and is not\n" +
+	"a real message. It is made and kept by the mail server; without it the\n" +
+	"folder's data is lost and made anew.\n"
+
+func (w *Writer) separate(text string) error {
+	_, err := io.WriteString(&w.out, text)
+	return err
+}
+
+// write writes a draft, by go-mbox if that gives the same bytes.
+func (w *Writer) write(d *draft) error {
+	w.sep = d.sep
+	sender, date, ok := asGoMbox(d.from)
+	if ok && w.isPlain(d) {
+		w.sep = separator{}
+		// A go-mbox Writer ends a message only when the next is begun through
+		// it, or when it is closed; hence one for each message.
+		g := gombox.NewWriter(&w.out)
+		text, err := g.CreateMessage(sender, date)
+		if err != nil {
+			return err
+		}
+		if err := w.copy(text, d.start, d.end-1); err != nil { // Close gives the LF back, and the empty line
+			return err
+		}
+		return g.Close()
+	}
+	off := int64(0)
+	for at := range w.quotes(d) {
+		if err := w.copy(&w.out, off, at); err != nil {
+			return err
+		}
+		if err := w.separate(">"); err != nil {
+			return err
+		}
+		d.Quoted++
+		off = at
+	}
+	return w.copy(&w.out, off, d.end)
+}
+
+// quotes yields the lines that need quoting: of a header that a From_ line cuts
+// all that could, since to the careful reading a quoted line is a header line,
+// which can turn the line before it into a From_ line; of a body those that
+// separate.
+func (w *Writer) quotes(d *draft) iter.Seq[int64] {
+	return func(yield func(int64) bool) {
+		any := w.reader
+		any.p = &Profile{accept: func(candidate) bool { return true }}
+		for at := any.lineEnd(d.start); d.quoteHeader; at = any.lineEnd(at) {
+			if at = any.nextFrom(&span{}, at); at >= d.body {
+				break
+			}
+			if !yield(at) {
+				return
+			}
+		}
+		for at := d.body; d.quoteBody; at = w.reader.lineEnd(at) {
+			if at = w.reader.nextFrom(&span{}, at); at >= d.end || !yield(at) {
+				return
+			}
+		}
+	}
+}
+
+// copy writes a part of the draft at hand.
+func (w *Writer) copy(to io.Writer, off, end int64) error {
+	for off < end {
+		b := w.reader.w.from(off, 1)
+		if len(b) == 0 {
+			return w.reader.w.err
+		}
+		n, err := to.Write(b[:min(int64(len(b)), end-off)])
+		if err != nil {
+			return err
+		}
+		off += int64(n)
+	}
+	return nil
+}
+
+// maxPlainLine bounds the lines that go-mbox, which holds them whole, is given.
+const maxPlainLine = 64 << 10
+
+// isPlain reports whether go-mbox leaves all lines as they are and ends the
+// message as its reader needs it.
+func (w *Writer) isPlain(d *draft) bool {
+	if d.sep != (separator{middle: "\n", last: "\n"}) {
+		return false
+	}
+	for off := d.start; off < d.end; {
+		b := w.reader.w.from(off, maxPlainLine)
+		n := bytes.IndexByte(b[:min(len(b), maxPlainLine)], '\n')
+		if n < 0 || off+int64(n) >= d.end || n > 0 && b[n-1] == '\r' || bytes.HasPrefix(b, fromPrefix) {
+			return false
+		}
+		off += int64(n) + 1
+	}
+	return d.end > d.start
+}
+
+// asGoMbox takes a From_ line apart into what go-mbox makes the same line of.
+// A zero time is now to go-mbox.
+func asGoMbox(line []byte) (sender string, t time.Time, ok bool) {
+	at := len(line) - len(time.ANSIC)
+	if at <= len(fromPrefix)+1 || line[at-1] != ' ' {
+		return "", t, false
+	}
+	stamp := string(line[at:])
+	t, err := time.Parse(time.ANSIC, stamp)
+	return string(line[len(fromPrefix) : at-1]), t, err == nil && !t.IsZero() && t.Format(time.ANSIC) == stamp
+}
+
+// FormatFromLine makes a From_ line, without its line end, as Dovecot does
+// (mbox-from.c, mbox_from_create): a clock of the zone loc, which the line does
+// not name. The hour that comes twice in autumn is given in UTC, with +0000
+// behind it as c-client writes, where it would be read as the other one. Blanks
+// outside of a quoted local part and controls become "_", since no reader takes
+// the line with them. A zero time, or a year of more than four digits, becomes
+// the start of 1970.
+func FormatFromLine(sender string, t time.Time, loc *time.Location) []byte {
+	if sender == "" {
+		sender = "MAILER-DAEMON"
+	}
+	clean := []byte(sender)
+	n, ok := dovecotSender(clean)
+	for i, c := range clean {
+		if c < ' ' || c == 0x7f || (!ok || n < len(clean)) && (c == ' ' || c == '"') {
+			clean[i] = '_'
+		}
+	}
+	if t.IsZero() || t.Year() < 0 || t.Year() > 9999 {
+		t = time.Unix(0, 0)
+	}
+	zone := ""
+	t = t.In(loc)
+	if localTime(t.Year(), int(t.Month()), t.Day(), t.Hour(), t.Minute(), t.Second(), loc).Unix() != t.Unix() {
+		t, zone = t.UTC(), " +0000"
+	}
+	return []byte("From " + string(clean) + "  " + t.Format("Mon Jan 02 15:04:05 2006") + zone)
+}
+
+// fields returns the header fields of a message's state, as mbox-save.c of
+// Dovecot writes them: those that clients would see are left out.
+func (w *Writer) fields(s *State) (string, error) {
+	var b strings.Builder
+	field := func(f message.Field, name string, value ...string) {
+		if w.o.Profile.Hides(f) {
+			fmt.Fprintf(&b, "%s: %s\n", name, strings.Join(value, " "))
+		}
+	}
+	pseudo := s != nil && s.Pseudo
+	if w.count == 0 && w.o.UIDValidity != 0 {
+		if err := validKeywords(w.o.Keywords); err != nil {
+			return "", err
+		}
+		// Ten digits, so that Dovecot can raise the number in place.
+		base := []string{fmt.Sprintf("%d %010d", w.o.UIDValidity, max(w.o.NextUID, 1)-1)}
+		if pseudo {
+			field(message.XIMAP, "X-IMAP", append(base, w.o.Keywords...)...)
+		} else {
+			field(message.XIMAPbase, "X-IMAPbase", append(base, w.o.Keywords...)...)
+		}
+	}
+	if s == nil {
+		return b.String(), nil
+	}
+	if s.UID != 0 && !pseudo && w.o.UIDValidity != 0 {
+		if s.UID <= w.lastUID || s.UID >= w.o.NextUID {
+			return "", fmt.Errorf("UID %d is not between %d and %d, and would be given anew", s.UID, w.lastUID, w.o.NextUID)
+		}
+		field(message.XUID, "X-UID", strconv.FormatUint(uint64(s.UID), 10))
+	}
+	field(message.Status, "Status", letters(s.Flags, "RO"))
+	if x := letters(s.Flags, "AFTD"); x != "" {
+		field(message.XStatus, "X-Status", x)
+	}
+	for _, k := range s.Keywords {
+		if _, ok := w.listed[strings.ToLower(k)]; !ok || w.o.UIDValidity == 0 {
+			return "", fmt.Errorf("keyword %q is not in the mailbox's list", k)
+		}
+	}
+	// The blanks let Dovecot change flags in place (mbox-storage.h, MBOX_HEADER_PADDING).
+	field(message.XKeywords, "X-Keywords", strings.Join(s.Keywords, " ")+strings.Repeat(" ", 50))
+	return b.String(), nil
+}
+
+// validKeywords refuses what would be read as other keywords, or none.
+func validKeywords(keywords []string) error {
+	for _, k := range keywords {
+		if k == "" || strings.ContainsFunc(k, func(r rune) bool { return r <= ' ' || r == 0x7f }) {
+			return fmt.Errorf("keyword %q can't stand in X-IMAPbase", k)
+		}
+	}
+	return nil
+}
+
+// letters are those of own whose flags are set.
+func letters(f Flags, own string) string {
+	return strings.Map(func(c rune) rune {
+		if f&flagLetters[byte(c)] == 0 {
+			return -1
+		}
+		return c
+	}, own)
+}
+
+// separator is what stands between a message and the next From_ line, or the
+// end of the mbox.
+type separator struct {
+	middle, last string
+	added        int // bytes of middle that the reader takes for the message's
+}
+
+// separatorFor returns what the profile's reading takes off again behind a
+// message. ended: an empty line ends its header; sized: a Content-Length tells
+// where the message ends.
+func (p *Profile) separatorFor(last byte, ended, sized bool) separator {
+	switch {
+	case p.ending == lastLF && last == '\r': // a CR before the LF would go with it
+		return separator{"\r\n", "\r\n", 0}
+	case p.ending == lastLF, sized,
+		p.ending == emptyLine && last == '\n', p.ending == bodyEmptyLine && last == '\n' && ended:
+		return separator{"\n", "\n", 0}
+	}
+	var s separator
+	if last != '\n' {
+		s.middle, s.added = "\n", 1
+	}
+	if last == '\r' && !ended {
+		s.middle = "\r\n" // of a header line one CR is dropped
+	}
+	if p.ending != nothing || !ended { // inside a header c-client and solid-pop3d see no From_ line
+		s.middle += "\n"
+	}
+	if p.ending != emptyLine && !ended {
+		s.added++
+	}
+	return s
+}
+
+// outline is how a message has to be changed so that the profile's reading of
+// it is the message.
+type outline struct {
+	edits   []edit
+	state   int    // the edit that is the place for state fields
+	newline string // what they need before them: nothing, LF or CRLF
+	body    int64  // where the body begins; -1: no empty line ends the header
+	tooMany bool   // edits are missing
+	Written
+}
+
+// edit takes cut bytes away at off and puts text there.
+type edit struct {
+	off, cut int64
+	text     string
+	cr       bool // the CR of a header line stands at off
+}
+
+// maxEdits bounds the memory for a hostile header. What is not edited the
+// reader does: it hides the field, or takes the CR.
+const maxEdits = 1 << 15
+
+func (o *outline) edit(e edit) {
+	if o.tooMany = len(o.edits) == maxEdits; !o.tooMany {
+		o.edits = append(o.edits, e)
+	} else if e.cr {
+		o.CRs++
+	}
+}
+
+// outline walks the header. The reader hides the server's fields, and drops one
+// CR at the end of a header line: so a field that would be taken for the
+// server's is left out, and a line that ends in CRLF gets another CR. A header
+// wholly in CRLF stays as it is, since the CR of its empty line goes anyway.
+func (w *Writer) outline(m *Outgoing) (*outline, error) {
+	o := &outline{body: -1}
+	s := w.readerOf(m.Content, m.Size)
+	// State fields go to the end, as Dovecot puts them. They can't follow a line
+	// without an LF; and a line that begins "From " and was no From_ line could
+	// become one with a field behind it, so that they go before it. A message
+	// of one such line alone gets an LF.
+	place := edit{off: -1}
+	placeAt, afterFrom, dropping, off := 0, false, false, int64(0)
+	for off < m.Size && s.w.err == nil {
+		line := s.w.from(off, lookAhead)
+		if message.IsBlankLine(line) {
+			o.body = off + s.lineEndAt(off)
+			break
+		}
+		if starts := len(line) > 0 && line[0] != ' ' && line[0] != '\t'; starts {
+			f, _ := message.ParseField(line)
+			if dropping = w.o.Profile.Hides(f); dropping {
+				o.Dropped++
+			} else {
+				from := bytes.HasPrefix(line, fromPrefix)
+				if !afterFrom && !(from && off == 0) { // the first line is never a From_ line
+					place.off, placeAt = off, len(o.edits)
+				}
+				afterFrom = from && off > 0
+			}
+		}
+		end := s.lineEnd(off)
+		tail := s.w.peek(max(off, end-2), int(min(2, end-off)))
+		switch {
+		case dropping:
+			o.edit(edit{off: off, cut: end - off})
+		case string(tail) == "\r\n":
+			o.edit(edit{off: end - 2, cr: true})
+		default:
+			o.newline = newlineAfter(tail)
+		}
+		off = end
+	}
+	o.settleCRs(o.body-off == 2)
+	if place.off >= 0 && (o.newline != "" || afterFrom) {
+		o.newline = ""
+	} else {
+		place.off, placeAt = off, len(o.edits)
+	}
+	o.state = placeAt
+	o.edits = slices.Insert(o.edits, placeAt, place)
+	return o, s.w.err
+}
+
+// newlineAfter ends a header line, of whose CRs one is dropped.
+func newlineAfter(tail []byte) string {
+	switch {
+	case bytes.HasSuffix(tail, lf):
+		return ""
+	case bytes.HasSuffix(tail, []byte{'\r'}):
+		return "\r\n"
+	}
+	return "\n"
+}
+
+func (o *outline) settleCRs(crlf bool) {
+	if crlf {
+		o.CRs++
+	}
+	for i := range o.edits {
+		switch e := &o.edits[i]; {
+		case e.cr && crlf:
+			o.CRs++
+		case e.cr:
+			e.text = "\r"
+		}
+	}
+}
+
+// draft is a message as it is going to stand in the mbox, with a From_ line
+// behind it that stands for the next one.
+type draft struct {
+	content          io.ReaderAt
+	pieces           []piece
+	size             int64
+	from             []byte
+	start, body, end int64 // of the message, as in span
+	sep              separator
+
+	quoteHeader, quoteBody bool
+	Written
+}
+
+// piece is text, or else a part of the content.
+type piece struct {
+	at, size int64 // in the draft
+	text     string
+	off      int64
+}
+
+// nextFromLine is taken for a From_ line by every profile, and for a header
+// line besides: the worst that can follow.
+const nextFromLine = "From : Thu Jan  1 00:00:00 1970\n\n"
+
+func (d *draft) add(p piece) {
+	if p.size += int64(len(p.text)); p.size > 0 {
+		p.at = d.size
+		d.pieces = append(d.pieces, p)
+		d.size += p.size
+	}
+}
+
+// ReadAt implements io.ReaderAt.
+func (d *draft) ReadAt(b []byte, off int64) (n int, err error) {
+	i, found := slices.BinarySearchFunc(d.pieces, off, func(p piece, off int64) int { return cmp.Compare(p.at, off) })
+	if !found {
+		i--
+	}
+	for ; i < len(d.pieces) && n < len(b); i++ {
+		p := d.pieces[i]
+		skip := off + int64(n) - p.at
+		if skip >= p.size {
+			break
+		}
+		part := b[n:min(int64(len(b)), int64(n)+p.size-skip)]
+		if p.text != "" {
+			n += copy(part, p.text[skip:])
+			continue
+		}
+		got, err := d.content.ReadAt(part, p.off+skip)
+		if n += got; got < len(part) {
+			return n, err
+		}
+	}
+	if n < len(b) {
+		err = io.EOF
+	}
+	return n, err
+}
+
+// compose makes the draft of a message.
+func (w *Writer) compose(m *Outgoing, o *outline, from []byte, fields string, sized bool) (*draft, error) {
+	d := &draft{content: m.Content, from: from, Written: o.Written}
+	d.add(piece{text: string(from) + "\n"})
+	d.start = d.size
+	if sized {
+		fields += fmt.Sprintf("Content-Length: %d\n", m.Size-o.body)
+	}
+	if o.newline != "" && fields != "" {
+		fields = o.newline + fields
+		d.Added++
+	}
+	pos := int64(0)
+	for i, e := range o.edits {
+		d.add(piece{off: pos, size: e.off - pos})
+		if i == o.state {
+			e.text = fields
+		}
+		d.add(piece{text: e.text})
+		pos = e.off + e.cut
+	}
+	d.add(piece{off: pos, size: m.Size - pos})
+	d.body, d.end = d.size, d.size
+	if o.body >= 0 {
+		d.body -= m.Size - o.body
+	}
+	last := make([]byte, 1)
+	if _, err := d.ReadAt(last, d.end-1); err != nil {
+		return nil, err
+	}
+	d.sep = w.o.Profile.separatorFor(last[0], o.body >= 0, sized)
+	d.add(piece{text: d.sep.middle + nextFromLine})
+	return d, nil
+}
+
+// draft finds the form in which the profile's reading gives the message back:
+// as it is, else behind a Content-Length, else quoted.
+func (w *Writer) draft(m *Outgoing, fields string) (*draft, error) {
+	o, err := w.outline(m)
+	if err != nil {
+		return nil, err
+	}
+	p := &w.o.Profile
+	measurable := p.length != nil && p.Hides(message.ContentLength) && o.body >= 0 && !o.tooMany
+	sized := measurable && m.State != nil // Dovecot measures every message that it saves
+	from := bytes.TrimRight(m.From.Raw, "\r\n")
+	d, err := w.compose(m, o, from, fields, sized)
+	if err == nil && !w.takesFromLine(d) {
+		o.NewFrom = len(from) > 0
+		from = FormatFromLine(m.Sender, m.Date, w.o.Zone)
+		d, err = w.compose(m, o, from, fields, sized)
+	}
+	if err != nil {
+		return nil, err
+	}
+	next, exact := w.find(d)
+	if measurable && !sized && (!exact || d.sep.added > 0) {
+		if d, err = w.compose(m, o, from, fields, true); err != nil {
+			return nil, err
+		}
+		next, exact = w.find(d)
+	}
+	if !exact {
+		d.quoteHeader = next < d.body
+		d.quoteBody = !measurable || !d.quoteHeader
+	}
+	return d, w.reader.w.err
+}
+
+// takesFromLine reports whether the profile's server takes the draft's From_
+// line for one, where a message before it has ended.
+func (w *Writer) takesFromLine(d *draft) bool {
+	if !bytes.HasPrefix(d.from, fromPrefix) || bytes.Contains(d.from, lf) {
+		return false
+	}
+	c := w.readerOf(d, d.size).candidate(0)
+	c.blank = true
+	return w.o.Profile.accept(c)
+}
+
+// find returns where the profile's reading finds the next From_ line, and
+// whether that and the message's end are right.
+func (w *Writer) find(d *draft) (next int64, exact bool) {
+	sp := w.readerOf(d, d.size).split(0)
+	wantNext := d.end + int64(len(d.sep.middle))
+	return sp.next, sp.start == d.start && sp.next == wantNext && (sp.end == d.end || d.sep.added > 0)
+}
+
+// readerOf points the splitter at something else.
+func (w *Writer) readerOf(r io.ReaderAt, size int64) *splitter {
+	w.reader.w = &window{r: r, size: size, data: w.data[:0]}
+	return &w.reader
+}
