@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -54,9 +55,10 @@ func serveMaildir(t *testing.T, path, zone string) served {
 // compare reports whatever a client could notice.
 func compare(t *testing.T, got, want served) {
 	t.Helper()
-	for _, d := range dovecottest.Diff(got.imap, want.imap) {
+	for _, d := range dovecottest.Diff(got.imap, want.imap, "keywords") {
 		t.Error("IMAP:", d)
 	}
+	compareAllKeywords(t, got.imap, want.imap)
 	if len(got.pop3) != len(want.pop3) {
 		t.Fatalf("POP3: %d messages, want %d", len(got.pop3), len(want.pop3))
 	}
@@ -64,6 +66,28 @@ func compare(t *testing.T, got, want served) {
 		if m != want.pop3[i] {
 			t.Errorf("POP3: message %d: got %+v, want %+v", i+1, m, want.pop3[i])
 		}
+	}
+}
+
+// compareAllKeywords compares the FLAGS of all mailboxes. Dovecot shows a
+// keyword of dovecot-keywords only once a message has it, though it keeps its
+// letter.
+func compareAllKeywords(t *testing.T, got, want *dovecottest.Dump) {
+	t.Helper()
+	for i, box := range got.Mailboxes {
+		if other := want.Mailbox(box.Name); other != nil && other.Error == "" {
+			compareKeywords(t, &got.Mailboxes[i], other)
+		}
+	}
+}
+
+func compareKeywords(t *testing.T, got, want *dovecottest.Mailbox) {
+	t.Helper()
+	used := slices.DeleteFunc(slices.Clone(want.Keywords), func(k string) bool {
+		return !slices.ContainsFunc(want.Messages, func(m dovecottest.Message) bool { return slices.Contains(m.Flags, k) })
+	})
+	if !slices.Equal(got.Keywords, used) {
+		t.Errorf("%s: keywords: got %q, want %q", got.Name, got.Keywords, used)
 	}
 }
 

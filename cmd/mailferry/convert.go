@@ -16,8 +16,8 @@ folder tree its folders. SRC is only read. DST must not exist, or be an empty
 directory, and appears all at once, when every message is on disk; after an
 error or Ctrl-C it is as it was.
 
-Files of the tree that are no mailboxes, or have names that DST can't hold, are
-skipped and listed.
+Files of the tree that are no mailboxes, may not be read, or have names that
+DST can't hold, are skipped and listed.
 ` + exitHelp,
 		Example: `  mailferry convert ~/mbox ~/Maildir
   mailferry convert --profile dovecot --inbox /var/mail/alice ~/mail ~/Maildir`,

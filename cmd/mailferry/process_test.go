@@ -101,10 +101,7 @@ func (r *converting) start(t *testing.T, stderr io.Writer) {
 
 // staged counts the messages in the staging directory.
 func (r *converting) staged() int {
-	list, err := filepath.Glob(filepath.Join(r.dir, ".Maildir"+maildir.StagingMark+"*", "cur", "*"))
-	if err != nil {
-		panic(err) // the pattern is ours
-	}
+	list, _ := filepath.Glob(filepath.Join(r.dir, ".Maildir"+maildir.StagingMark+"*", "cur", "*")) // a good pattern
 	return len(list)
 }
 
