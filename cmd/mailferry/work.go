@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"strconv"
@@ -21,6 +22,9 @@ func work(cmd *cobra.Command, verb string, do func(context.Context, convert.Opti
 	o.Total, o.Progress = p.total, p.add
 	report, err := do(cmd.Context(), o)
 	p.finish()
+	if err != nil && asJSON {
+		err = errors.Join(err, json.NewEncoder(cmd.OutOrStdout()).Encode(jsonError{"error", err.Error()}))
+	}
 	if err != nil {
 		return err
 	}
@@ -163,6 +167,10 @@ type (
 	jsonDifference struct {
 		MessageType string `json:"message_type"` // "difference"
 		convert.Difference
+	}
+	jsonError struct {
+		MessageType string `json:"message_type"` // "error": the run failed, no summary follows
+		Error       string `json:"error"`
 	}
 	jsonSummary struct {
 		MessageType string  `json:"message_type"` // "summary"
