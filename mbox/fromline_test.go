@@ -128,7 +128,10 @@ func TestFromLineShapes(t *testing.T) {
 			"a@b Mon Jan  2 25:04:05 2023", "2023-01-03 06:04:05", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			for profile, want := range map[string]bool{"dovecot": tt.dovecot, "uw": tt.uw, "solid": tt.uw, "qpopper": tt.uw, "careful": tt.careful, "popa3d": true} {
+			for profile, want := range map[string]bool{
+				"dovecot": tt.dovecot, "uw": tt.uw, "qpopper": tt.uw, "mailutils": tt.uw,
+				"solid": len(tt.line) >= 27, "careful": tt.careful, "popa3d": true,
+			} {
 				if got := takes(t, profile, tt.line, true, "Subject: x\n"); got != want {
 					t.Errorf("%s: %q separates: %v, want %v", profile, tt.line, got, want)
 				}
@@ -165,10 +168,11 @@ func TestWhatStandsAroundAFromLineDecides(t *testing.T) {
 		{"dated, no empty line, text behind", dated, false, "some text\n", "dovecot uw solid"},
 		{"dated, the last line of the file", dated, true, "", "careful dovecot uw popa3d qpopper solid mailutils"},
 		{"dated, quoted From_ line behind", dated, false, ">From c@d Thu Nov 29 22:33:52 2001\n", "careful dovecot uw solid"},
-		{"undated, empty line before, header behind", undated, true, "Subject: x\n", "careful popa3d mailutils"},
+		{"undated, empty line before, header behind", undated, true, "Subject: x\n", "careful popa3d"},
 		{"undated, no empty line, header behind", undated, false, "Subject: x\n", "careful"},
-		{"undated, empty line before, text behind", undated, true, "some text\n", "popa3d mailutils"},
-		{"prose behind an empty line, a header-like line behind", prose, true, "He said: no\nNo: yes\n", "popa3d mailutils"},
+		{"undated, empty line before, text behind", undated, true, "some text\n", "popa3d"},
+		{"prose behind an empty line, a header-like line behind", prose, true, "He said: no\nNo: yes\n", "popa3d"},
+		{"prose of 27 bytes", "From here on to the very en", false, "some text\n", "solid"},
 		{"prose in running text", prose, false, "some text\n", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

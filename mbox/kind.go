@@ -104,9 +104,26 @@ func (s *Scanner) begin() error {
 		s.mmdf = true
 		s.lead += int64(len(mmdfLine))
 		s.next = s.lead
-	case !s.acceptsFirst():
-		line, _, _ := bytes.Cut(s.w.from(s.next, lookAhead), lf)
-		return &FormatError{fmt.Sprintf("begins with %q, which is no From_ line to %s", line[:min(len(line), 80)], s.profile.Name), s.hint()}
+	default:
+		return s.checkFirst()
+	}
+	return nil
+}
+
+// checkFirst judges the first From_ line, before which nothing stands. One
+// without an end would be all that there is of the file: it is refused,
+// whatever the profile's server makes of it.
+func (s *Scanner) checkFirst() error {
+	c := s.candidate(s.next)
+	c.blank = true
+	quote := c.line[:min(len(c.line), 80)]
+	switch {
+	case bytes.IndexByte(c.line, '\r') >= 0:
+		return &FormatError{fmt.Sprintf("begins with %q: lines that end in CR alone, as on old Macintosh", quote), "make them LF first: tr '\\r' '\\n' < FILE > FILE.mbox"}
+	case c.long:
+		return &FormatError{fmt.Sprintf("begins with %q ..., a line of more than %d bytes", quote, maxFromLine), ""}
+	case !s.profile.accept(c):
+		return &FormatError{fmt.Sprintf("begins with %q, which is no From_ line to %s", quote, s.profile.Name), s.hint()}
 	}
 	return nil
 }
@@ -134,11 +151,4 @@ func (s *Scanner) hint() string {
 		return ""
 	}
 	return "use --profile careful if no server has to be matched"
-}
-
-// acceptsFirst decides about the first From_ line, before which nothing stands.
-func (s *Scanner) acceptsFirst() bool {
-	c := s.candidate(s.next)
-	c.blank = true
-	return s.profile.accept(c)
 }

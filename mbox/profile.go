@@ -18,6 +18,9 @@ type Profile struct {
 
 	// accept says whether a line that begins "From " separates messages.
 	accept func(candidate) bool
+	// doubled: a From_ line directly behind another separates, with an empty
+	// message between; to other servers it is a header line.
+	doubled bool
 	// length says whether a Content-Length may be believed: whether a message
 	// whose body would end there is followed by something that fits. nil: the
 	// server ignores Content-Length.
@@ -56,6 +59,8 @@ type candidate struct {
 	blank    bool   // an empty line, or nothing at all, is before it
 	long     bool   // the line was cut, being longer than anybody writes
 	inHeader bool   // no empty line has ended the header of the message before
+
+	firstOfBody bool // the empty line before it ends the header
 }
 
 // next returns the beginning of the line after the candidate.
@@ -130,40 +135,43 @@ var profiles = []Profile{
 		date:      trueDate,
 	},
 	{
-		// popa3d mailbox.c: any "From " behind an empty line; that line is
-		// dropped; nothing is hidden.
+		// popa3d 1.0.3 mailbox.c, measured: any "From " behind an empty line;
+		// that line is dropped, unless it ends the header; nothing is hidden.
 		Name:      "popa3d",
 		accept:    func(c candidate) bool { return c.blank },
-		ending:    emptyLine,
+		ending:    bodyEmptyLine,
 		anyStatus: true,
 		date:      trueDate,
 		uidl:      popa3dUIDL,
 	},
 	{
-		// qpopper pop_dropcopy.c: behind an empty line, VALID as in c-client.
+		// qpopper pop_dropcopy.c: behind an empty line, VALID as in c-client;
+		// every line up to the next From_ line is counted and sent.
 		Name:      "qpopper",
 		accept:    func(c candidate) bool { return c.blank && uwValid(c.line) },
-		ending:    emptyLine,
+		ending:    nothing,
 		mmdf:      true,
 		hide:      qpopperHidden,
 		anyStatus: true,
 		date:      trueDate,
 	},
 	{
-		// solid-pop3d: measured: no empty line needed, the date is parsed,
-		// the empty line before the next From_ line counts as the message's.
+		// solid-pop3d 0.15, measured: a line "From ..." of 27 bytes or more,
+		// whatever it says and wherever it stands; nothing is dropped.
 		Name:      "solid",
-		accept:    func(c candidate) bool { return !c.inHeader && uwValid(c.line) },
+		accept:    func(c candidate) bool { return len(c.line) >= 27 },
+		doubled:   true,
 		ending:    nothing,
 		anyStatus: true,
 		date:      trueDate,
 		uidl:      solidUIDL,
 	},
 	{
-		// GNU mailutils 3.15 libproto/mbox: measured: behind an empty line.
+		// GNU mailutils 3.15 libproto/mbox: measured: VALID as in c-client,
+		// behind an empty line of the body.
 		Name:      "mailutils",
-		accept:    func(c candidate) bool { return c.blank },
-		ending:    emptyLine,
+		accept:    func(c candidate) bool { return c.blank && !c.firstOfBody && uwValid(c.line) },
+		ending:    bodyEmptyLine,
 		anyStatus: true,
 		date:      trueDate,
 	},

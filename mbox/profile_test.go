@@ -39,13 +39,13 @@ func TestSeedIsReadAsEachServerReadsIt(t *testing.T) {
 		// Eight to Dovecot, which drops the last LF before each From_ line.
 		"dovecot": {one, seed2, seed3, chop(seed4), chop(head), seed5inner, six, seed7},
 		// Eight to UW, which hides no Content-Length.
-		"uw": {"Subject: one\nContent-Length: 18\n\n>From here quoted\n", seed2, seed3, seed4, head, seed5inner, six, seed7},
+		"uw": {"Subject: one\nContent-Length: 18\n\n>From here quoted\n", seed2, seed3, seed4, head, seed5inner + "\n", six, seed7},
 		// Eight to solid-pop3d, with the empty lines.
 		"solid": {seed1 + "\n", seed2 + "\n", seed3 + "\n", seed4, head, seed5inner + "\n", six + "\n", seed7 + "\n"},
 		// Six where an empty line has to stand before.
 		"popa3d":    {seed1, seed2, seed3, seed4 + fromC + seed5, six, seed7},
 		"mailutils": {seed1, seed2, seed3, seed4 + fromC + seed5, six, seed7},
-		"qpopper":   {"Subject: one\nStatus: RO\n\n>From here quoted\n", seed2, seed3, seed4 + fromC + seed5, six, seed7},
+		"qpopper":   {"Subject: one\nStatus: RO\n\n>From here quoted\n\n", seed2 + "\n", seed3 + "\n", seed4 + fromC + seed5 + "\n", six + "\n", seed7 + "\n"},
 		// Seven, as a person counts.
 		"careful": {one, seed2, seed3, seed4, seed5, six, seed7},
 	} {
@@ -103,8 +103,8 @@ const everyProfile = "careful dovecot uw popa3d qpopper solid mailutils"
 
 func TestEndings(t *testing.T) {
 	checkRules(t, []rule{
-		{"an empty line before From_", "careful dovecot uw popa3d qpopper mailutils", fromA + "A: 1\n\nx\n\n" + fromC + "A: 2\n\ny\n\n", []string{"A: 1\n\nx\n", "A: 2\n\ny\n"}},
-		{"the empty line is the message's", "solid", fromA + "A: 1\n\nx\n\n" + fromC + "A: 2\n\ny\n\n", []string{"A: 1\n\nx\n\n", "A: 2\n\ny\n\n"}},
+		{"an empty line before From_", "careful dovecot uw popa3d mailutils", fromA + "A: 1\n\nx\n\n" + fromC + "A: 2\n\ny\n\n", []string{"A: 1\n\nx\n", "A: 2\n\ny\n"}},
+		{"the empty line is the message's", "solid qpopper", fromA + "A: 1\n\nx\n\n" + fromC + "A: 2\n\ny\n\n", []string{"A: 1\n\nx\n\n", "A: 2\n\ny\n\n"}},
 		{"two empty lines: one is the message's", "careful dovecot uw popa3d", fromA + "A: 1\n\nx\n\n\n" + fromC + "A: 2\n\ny\n\n", []string{"A: 1\n\nx\n\n", "A: 2\n\ny\n"}},
 		{"the last LF is the separator, even of a line", "dovecot", fromA + "A: 1\n\nx\n" + fromC + "A: 2\n\ny\n", []string{"A: 1\n\nx", "A: 2\n\ny"}},
 		{"the last LF of a line is the line's", "careful uw solid", fromA + "A: 1\n\nx\n" + fromC + "A: 2\n\ny\n", []string{"A: 1\n\nx\n", "A: 2\n\ny\n"}},
@@ -112,12 +112,13 @@ func TestEndings(t *testing.T) {
 		{"CRLF goes as a whole", "dovecot", fromA + "A: 1\n\nx\r\n" + fromC + "A: 2\n\ny\r\n", []string{"A: 1\n\nx", "A: 2\n\ny"}},
 		{"no newline at the end of the file", "careful dovecot uw popa3d qpopper solid mailutils", fromA + "A: 1\n\nx", []string{"A: 1\n\nx"}},
 		{"an empty body", "careful dovecot popa3d uw", fromA + "A: 1\n\n\n" + fromC + "A: 2\n\n\n", []string{"A: 1\n\n", "A: 2\n\n"}},
-		{"a header only: its empty line is the separator", "careful dovecot popa3d", fromA + "A: 1\n\n" + fromC + "A: 2\n\n", []string{"A: 1\n", "A: 2\n"}},
-		{"a header only: its empty line is its own", "uw", fromA + "A: 1\n\n" + fromC + "A: 2\n\n", []string{"A: 1\n\n", "A: 2\n\n"}},
+		{"a header only: its empty line is the separator", "careful dovecot", fromA + "A: 1\n\n" + fromC + "A: 2\n\n", []string{"A: 1\n", "A: 2\n"}},
+		{"a header only: its empty line is its own", "uw popa3d", fromA + "A: 1\n\n" + fromC + "A: 2\n\n", []string{"A: 1\n\n", "A: 2\n\n"}},
 		{"nothing between two From_ lines but an empty line", "careful dovecot", fromA + "\n" + fromC + "A: 2\n\ny\n\n", []string{"", "A: 2\n\ny\n"}},
 		{"a From_ line alone", everyProfile, fromA, []string{""}},
 		{"a From_ line alone, without newline", "careful dovecot popa3d", strings.TrimSuffix(fromA, "\n"), []string{""}},
-		{"a From_ line and an empty line", "careful dovecot popa3d", fromA + "\n", []string{""}},
+		{"a From_ line and an empty line", "careful dovecot", fromA + "\n", []string{""}},
+		{"a From_ line and an empty line, which ends the header", "uw popa3d qpopper solid mailutils", fromA + "\n", []string{"\n"}},
 	})
 }
 
@@ -129,10 +130,12 @@ func TestFromLinesInHeaders(t *testing.T) {
 	checkRules(t, []rule{
 		{"a From_ line in a header separates", "careful", inHeader, []string{"A: 1\nB: 1\n", "A: 2\n\ny\n"}},
 		{"a From_ line in a header takes the LF before it", "dovecot", inHeader, []string{"A: 1\nB: 1", "A: 2\n\ny\n"}},
-		{"a header has no From_ lines", "uw popa3d qpopper mailutils", inHeader, []string{whole}},
-		{"a header has no From_ lines, and ends are kept", "solid", inHeader, []string{whole + "\n"}},
-		{"a From_ line directly behind another is a header line", "careful dovecot uw popa3d qpopper mailutils", behind, []string{fromC + "A: 2\n\ny\n"}},
-		{"From : and >From are header lines", "dovecot uw popa3d qpopper mailutils", prose, []string{strings.TrimPrefix(prose[:len(prose)-1], fromA)}},
+		{"a header has no From_ lines", "uw popa3d mailutils", inHeader, []string{whole}},
+		{"a header has no From_ lines, and ends are kept", "qpopper", inHeader, []string{whole + "\n"}},
+		{"a From_ line separates wherever it is", "solid", inHeader, []string{"A: 1\nB: 1\n", "A: 2\n\ny\n\n"}},
+		{"a From_ line directly behind another is a header line", "careful dovecot uw popa3d mailutils", behind, []string{fromC + "A: 2\n\ny\n"}},
+		{"a From_ line directly behind another separates", "solid", behind, []string{"", "A: 2\n\ny\n\n"}},
+		{"From : and >From are header lines", "dovecot uw popa3d mailutils", prose, []string{strings.TrimPrefix(prose[:len(prose)-1], fromA)}},
 		{"an undated From_ line in a header separates", "careful", fromA + "A: 1\nFrom - \nB: 1\n\ny\n\n", []string{"A: 1\n", "B: 1\n\ny\n"}},
 	})
 }
@@ -143,17 +146,21 @@ func TestFromLinesInBodies(t *testing.T) {
 	undatedText := fromA + "A: 1\n\nx\n\nFrom - \ny\n\n"
 	pipermail := fromA + "A: 1\n\nx\nFrom e at f  Sat Dec  1 04:05:06 2001\nA: 2\n\ny\n\n"
 	checkRules(t, []rule{
-		{"prose is text", "careful dovecot uw qpopper", fromA + prose + "\n", []string{prose}},
-		{"prose behind an empty line separates", "popa3d mailutils", fromA + prose + "\n", []string{"A: 1\n\nFrom here on\n", ""}},
-		{"undated, a header line behind", "careful popa3d mailutils", undated, []string{"A: 1\n\nx\n", "A: 2\n\ny\n"}},
-		{"undated is text", "dovecot uw qpopper", undated, []string{"A: 1\n\nx\n\nFrom - \nA: 2\n\ny\n"}},
+		{"prose is text", "careful dovecot uw mailutils", fromA + prose + "\n", []string{prose}},
+		{"prose behind an empty line separates", "popa3d", fromA + prose + "\n", []string{"A: 1\n\n", "\n", "\n"}},
+		{"27 bytes of prose separate", "solid", fromA + "A: 1\n\nFrom here on to the very en\nFrom here on to the very e\n", []string{"A: 1\n\n", "From here on to the very e\n"}},
+		{"undated, a header line behind", "careful popa3d", undated, []string{"A: 1\n\nx\n", "A: 2\n\ny\n"}},
+		{"undated is text", "dovecot uw mailutils", undated, []string{"A: 1\n\nx\n\nFrom - \nA: 2\n\ny\n"}},
 		{"undated, text behind", "careful", undatedText, []string{"A: 1\n\nx\n\nFrom - \ny\n"}},
 		{"Pipermail: no empty line, a sender with blanks", "careful", pipermail, []string{"A: 1\n\nx\n", "A: 2\n\ny\n"}},
 		{"Pipermail: UW looks at the date alone", "uw", pipermail, []string{"A: 1\n\nx\n", "A: 2\n\ny\n"}},
 		{"Pipermail: Dovecot takes no sender with blanks", "dovecot popa3d", pipermail, []string{"A: 1\n\nx\nFrom e at f  Sat Dec  1 04:05:06 2001\nA: 2\n\ny\n"}},
-		{"a quoted From_ line is text and stays quoted", "careful dovecot uw popa3d qpopper mailutils", fromA + "A: 1\n\n>" + fromC + ">>From x\n\n", []string{"A: 1\n\n>" + fromC + ">>From x\n"}},
-		{"a From_ line in an attached message separates", "careful dovecot uw popa3d qpopper mailutils", fromA + "A: 1\n\n--b\nContent-Type: message/rfc822\n\n" + fromC + "A: 2\n\ny\n\n",
+		{"a quoted From_ line is text and stays quoted", "careful dovecot uw popa3d mailutils", fromA + "A: 1\n\n>" + fromC + ">>From x\n\n", []string{"A: 1\n\n>" + fromC + ">>From x\n"}},
+		{"a From_ line in an attached message separates", "careful dovecot uw popa3d mailutils", fromA + "A: 1\n\n--b\nContent-Type: message/rfc822\n\n" + fromC + "A: 2\n\ny\n\n",
 			[]string{"A: 1\n\n--b\nContent-Type: message/rfc822\n", "A: 2\n\ny\n"}},
+		{"behind the empty line that ends the header", "careful dovecot", fromA + "A: 1\n\n" + fromC + "A: 2\n\ny\n\n", []string{"A: 1\n", "A: 2\n\ny\n"}},
+		{"behind the empty line that ends the header", "uw popa3d", fromA + "A: 1\n\n" + fromC + "A: 2\n\ny\n\n", []string{"A: 1\n\n", "A: 2\n\ny\n"}},
+		{"mailutils wants an empty line of the body", "mailutils", fromA + "A: 1\n\n" + fromC + "A: 2\n\ny\n\n", []string{"A: 1\n\n" + fromC + "A: 2\n\ny\n"}},
 		{"From_ behind a CR alone is text", "careful dovecot uw", fromA + "A: 1\n\nx\r" + fromC + "\n", []string{"A: 1\n\nx\r" + fromC}},
 	})
 }

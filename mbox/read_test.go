@@ -107,4 +107,3 @@ func wantOddity(t testing.TB, file, profile string, kind Oddity, offsets ...int6
 		t.Errorf("%s reports %s at %v, want %v", profile, kind, got, offsets)
 	}
 }
-

@@ -77,7 +77,7 @@ func (s *splitter) header(sp *span) (body, next, length int64) {
 			switch {
 			case message.IsBlankLine(line):
 				return off + int64(n+nl+1), -1, length
-			case bytes.HasPrefix(line, fromPrefix) && off+int64(n) > sp.start && s.accepts(sp, off+int64(n), true):
+			case bytes.HasPrefix(line, fromPrefix) && (off+int64(n) > sp.start || s.p.doubled) && s.accepts(sp, off+int64(n), true):
 				return off + int64(n), off + int64(n), length
 			case line[0]|0x20 == 'c' && length < 0:
 				length = contentLength(line[:min(len(line), lookAhead)])
@@ -217,11 +217,11 @@ func indexFrom(b []byte) int {
 // accepts decides about the line at off, which begins "From ".
 func (s *splitter) accepts(sp *span, off int64, inHeader bool) bool {
 	c := s.candidate(off)
-	c.inHeader = inHeader
+	c.inHeader, c.firstOfBody = inHeader, off == sp.body
 	before := s.w.before(off)
 	c.blank = bytes.HasSuffix(before, []byte("\n\n")) || bytes.HasSuffix(before, []byte("\n\r\n"))
 	yes := s.p.accept(c)
-	if s.compare && yes != acceptCareful(c) {
+	if s.compare && yes != (off > sp.start && acceptCareful(c)) {
 		sp.agreed = false
 	}
 	if s.odd != nil {
@@ -237,6 +237,7 @@ func (s *splitter) candidate(off int64) (c candidate) {
 	c.rest = c.rest[:min(len(c.rest), lookAhead)]
 	line, _, _ := bytes.Cut(c.rest, lf)
 	c.line = bytes.TrimSuffix(line[:min(len(line), maxFromLine)], []byte{'\r'})
+	c.long = len(line) > maxFromLine
 	return c
 }
 

@@ -32,7 +32,7 @@ type window struct {
 }
 
 func newWindow(r io.ReaderAt, size int64, capacity int) *window {
-	return &window{r: r, size: size, data: make([]byte, 0, capacity)}
+	return &window{r: r, size: size, data: make([]byte, 0, min(int64(capacity), size+lookBehind))}
 }
 
 // from returns what the window holds from off on: at least n bytes, unless the
@@ -64,6 +64,7 @@ func (w *window) end() int64 { return w.off + int64(len(w.data)) }
 // slide moves the window so that it begins at keep, or else close to off, and
 // fills it.
 func (w *window) slide(off int64, n int) {
+	n = int(min(int64(n), w.size-off))
 	start := max(0, off-lookBehind)
 	if w.keep <= start && off+int64(n)-w.keep <= int64(cap(w.data)) {
 		start = max(0, w.keep-lookBehind)

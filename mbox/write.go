@@ -220,7 +220,11 @@ func (w *Writer) quotes(d *draft) iter.Seq[int64] {
 	return func(yield func(int64) bool) {
 		any := w.reader
 		any.p = &Profile{accept: func(candidate) bool { return true }}
-		for at := any.lineEnd(d.start); d.quoteHeader; at = any.lineEnd(at) {
+		first := d.start
+		if !w.o.Profile.doubled {
+			first = any.lineEnd(first)
+		}
+		for at := first; d.quoteHeader; at = any.lineEnd(at) {
 			if at = any.nextFrom(&span{}, at); at >= d.body {
 				break
 			}
