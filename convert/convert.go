@@ -121,10 +121,10 @@ func (c *conversion) run(ctx context.Context, found *tree) (*Report, error) {
 }
 
 // nameSpan is the time that the names of a mailbox's messages may span, one
-// microsecond each. No message takes less than 8 bytes of an mbox. Spans lie
+// microsecond each. No message takes less than "From " and an LF of an mbox. Spans lie
 // one after the other before the start of the run: so every name is unique in
 // the whole Maildir, and sorts before mail that is delivered later.
-func nameSpan(size int64) time.Duration { return time.Duration(size/8) * time.Microsecond }
+func nameSpan(size int64) time.Duration { return time.Duration(size/6) * time.Microsecond }
 
 // result is what became of a source: a report, or the reason for a skip.
 type result struct {

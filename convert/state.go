@@ -11,7 +11,7 @@ import (
 )
 
 // flagPairs maps the letters of Status and X-Status to those of file names
-// (metadata.md 2.1). Old has no place in a Maildir: a message that the uidlist
+// (docs/formats.md). Old has no place in a Maildir: a message that the uidlist
 // names is not \Recent.
 var flagPairs = []struct {
 	from mbox.Flags

@@ -162,9 +162,11 @@ func (s *Staging) Subscribe(names [][]string) ([]*FolderError, error) {
 }
 
 // Publish makes the Maildir durable and gives it its final name. After an
-// error nothing has the final name, or what had it before.
+// error nothing has the final name, or what had it before; but if the sync of
+// the parent fails, which comes last, the Maildir has it, whole, and a power
+// failure may take the name away again.
 //
-// The order is that of safety.md 3.1: syncfs, check, rename, fsync of the
+// The order is that of docs/formats.md: syncfs, check, rename, fsync of the
 // parent. In every other one a crash leaves a Maildir without messages.
 func (s *Staging) Publish() error {
 	if s.replace != nil {

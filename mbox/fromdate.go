@@ -337,7 +337,7 @@ func isLetter(c byte) bool { return 'a' <= c|0x20 && c|0x20 <= 'z' }
 
 // isUndated reports whether line, without its end, has a shape that mailers
 // write when they know no date: nothing (bare archives), "-" (Netscape,
-// Thunderbird) or one address (Gmail). Prose never has it: boundaries.md.
+// Thunderbird) or one address (Gmail). Prose never had it in any real mailbox seen.
 func isUndated(line []byte) bool {
 	word := bytes.TrimSpace(line[len(fromPrefix):])
 	if len(word) == 0 || string(word) == "-" {

@@ -304,7 +304,7 @@ func (s *splitter) lineEnd(off int64) int64 {
 }
 
 // splitMMDF measures a message of an MMDF mailbox: from is behind the ^A line
-// that opens it. A From_ line may stand first, or not (boundaries.md, 14).
+// that opens it. A From_ line may stand first, or not.
 func (s *splitter) splitMMDF(from int64) span {
 	sp := span{from: from, start: from}
 	if bytes.Equal(s.w.peek(from, len(fromPrefix)), fromPrefix) {

@@ -104,7 +104,7 @@ func (t *Tracker) State(e *Entry) State {
 var flagLetters = map[byte]Flags{'R': Seen, 'O': Old, 'A': Answered, 'F': Flagged, 'T': Draft, 'D': Deleted}
 
 // flags reads letters. Dovecot takes each only in the field where it belongs;
-// c-client and mailutils in either (boundaries.md, 12).
+// c-client and mailutils in either: mailutils writes "Status: ORA".
 func (t *Tracker) flags(value []byte, own string) Flags {
 	var f Flags
 	for _, c := range value {
