@@ -40,6 +40,7 @@ var foreign = []struct{ magic, found, hint string }{
 	{"\xfd7zXZ\x00", "xz compressed file", "unpack it first: xz -dc FILE > FILE.mbox"},
 	{"\x04\x22\x4d\x18", "lz4 compressed file", "unpack it first: lz4 -dc FILE > FILE.mbox"},
 	{"PK\x03\x04", "zip archive", "unpack it first: unzip FILE"},
+	{"\x01\x01\x01\x01\r\n", "MMDF mailbox whose lines end in CRLF", "make them LF first: dos2unix FILE"},
 	{"*mbx*\r\n", "c-client mbx mailbox", "let its own server export it: mailutil copy, of UW imap-utils"},
 	{"*mtx*\r\n", "c-client mtx mailbox", "let its own server export it: mailutil copy, of UW imap-utils"},
 	{"BABYL OPTIONS", "Babyl mailbox of Emacs Rmail", "let Emacs export it: M-x unrmail"},
@@ -102,7 +103,7 @@ func (s *Scanner) begin() error {
 		return &FormatError{"MMDF, which " + s.profile.Name + " does not read", "use --profile careful"}
 	case kind == MMDF:
 		s.mmdf = true
-		s.lead += int64(len(mmdfLine))
+		s.lead = s.afterMMDF(s.lead)
 		s.next = s.lead
 	default:
 		return s.checkFirst()
@@ -119,7 +120,7 @@ func (s *Scanner) checkFirst() error {
 	quote := c.line[:min(len(c.line), 80)]
 	switch {
 	case bytes.IndexByte(c.line, '\r') >= 0:
-		return &FormatError{fmt.Sprintf("begins with %q: lines that end in CR alone, as on old Macintosh", quote), "make them LF first: tr '\\r' '\\n' < FILE > FILE.mbox"}
+		return &FormatError{fmt.Sprintf("begins with %q: a CR inside its first line; lines may end in CR alone, as on old Macintosh", quote), "look at it, and make line ends LF first"}
 	case c.long:
 		return &FormatError{fmt.Sprintf("begins with %q ..., a line of more than %d bytes", quote, maxFromLine), ""}
 	case !s.profile.accept(c):

@@ -22,6 +22,8 @@ const (
 	InvalidUID
 	UnlistedKeyword
 	InvalidKeyword
+	PseudoMessage
+	NoHeader
 	numOddities
 )
 
@@ -39,6 +41,8 @@ var oddityTexts = [numOddities]struct{ code, text string }{
 	ProfileDiffers:     {"profile-differs", "the profile and the careful reading disagree about a message boundary"},
 	InvalidUID:         {"invalid-uid", "an X-UID that the rules refuse was replaced by a new UID"},
 	UnlistedKeyword:    {"unlisted-keyword", "X-Keywords with a word that X-IMAPbase does not list was ignored"},
+	PseudoMessage:      {"pseudo-message", "the first message holds the mailbox's own data and is no mail"},
+	NoHeader:           {"no-header", "a From_ line without a header line after it"},
 	InvalidKeyword:     {"invalid-keyword", "a keyword that the Maildir side can't hold was left out"},
 }
 

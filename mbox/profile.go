@@ -34,6 +34,9 @@ type Profile struct {
 	lenient bool
 	// hide holds the header fields that clients do not see.
 	hide message.Set
+	// pseudo tells whether a first message with a valid X-IMAP field is the
+	// mailbox's metadata and no mail, so that clients do not see it.
+	pseudo func(FromLine) bool
 	// anyStatus: a flag's letter counts in Status and in X-Status.
 	anyStatus bool
 	// date is the delivery date that the server gives, in its zone.
@@ -100,21 +103,30 @@ var Careful = Profile{
 	mmdf:      true,
 	lenient:   true,
 	hide:      dovecotHidden,
+	pseudo:    fromMailer,
 	anyStatus: true,
 	date:      trueDate,
 }
 
 // Dovecot is the reading of Dovecot 2.x (lib-storage/index/mbox/istream-raw-mbox.c).
 var Dovecot = Profile{
-	Name: "dovecot",
-	accept: func(c candidate) bool {
-		_, _, ok := parseDovecotFrom(c.rest[len(fromPrefix):])
-		return ok
-	},
+	Name:   "dovecot",
+	accept: func(c candidate) bool { return isDovecotFrom(c.rest) },
 	length: landsForDovecot,
 	ending: lastLF,
 	hide:   dovecotHidden,
+	pseudo: anySender,
 	date:   servedByDovecot,
+}
+
+// anySender: dovecot mbox-sync-parse.c, parse_x_imap, and c-client unix.c ask
+// for the field alone.
+func anySender(FromLine) bool { return true }
+
+// fromMailer: Dovecot and c-client write MAILER_DAEMON or MAILER-DAEMON into
+// the From_ line of their pseudo-message; a stranger's field is not enough.
+func fromMailer(f FromLine) bool {
+	return bytes.HasPrefix(f.rest(), []byte("MAILER_DAEMON ")) || bytes.HasPrefix(f.rest(), []byte("MAILER-DAEMON "))
 }
 
 // profiles lists every profile by name.
@@ -131,6 +143,7 @@ var profiles = []Profile{
 		lenient:   true,
 		mmdf:      true,
 		hide:      uwHidden,
+		pseudo:    anySender,
 		anyStatus: true,
 		date:      trueDate,
 	},
@@ -204,13 +217,22 @@ func (p Profile) Hides(f message.Field) bool { return p.hide.Has(f) }
 // empty line out (Pipermail, after scrubbed parts), and prose that begins
 // "From " has no date.
 func acceptCareful(c candidate) bool {
-	if c.long {
-		return false
+	if c.long || bytes.IndexByte(c.line, '\r') >= 0 {
+		return false // what follows would be lost in the From_ line
 	}
-	if _, ok := stampOf(c.line[len(fromPrefix):]); ok {
-		return c.blank || message.IsHeaderLine(c.next())
+	_, dated := stampOf(c.line[len(fromPrefix):])
+	if message.IsHeaderLine(c.next()) {
+		return dated || isUndated(c.line)
 	}
-	return isUndated(c.line) && message.IsHeaderLine(c.next())
+	return c.blank && dated && isFormal(c)
+}
+
+// isFormal reports whether a date stands where servers look for it, at the end
+// of the line or right behind the sender. Without a header line to bear it out,
+// a date somewhere in the line may be prose: "From Jan 5 10:30 on, call ...".
+func isFormal(c candidate) bool {
+	_, _, ok := parseDovecotFrom(c.rest[len(fromPrefix):])
+	return ok || uwValid(c.line)
 }
 
 // landsCarefully: the body ends at the end of the file or at a From_ line,
@@ -242,10 +264,16 @@ func landsForDovecot(l landing) bool {
 	if len(l.rest) == 0 {
 		return l.atEnd
 	}
-	if !bytes.HasPrefix(l.rest, fromPrefix) {
+	return bytes.HasPrefix(l.rest, fromPrefix) && isDovecotFrom(l.rest)
+}
+
+// isDovecotFrom judges a line that begins "From ". At the end of the file it
+// needs its LF: Dovecot looks at it only when it has seen that.
+func isDovecotFrom(rest []byte) bool {
+	if len(rest) < lookAhead && bytes.IndexByte(rest, '\n') < 0 {
 		return false
 	}
-	_, _, ok := parseDovecotFrom(l.rest[len(fromPrefix):])
+	_, _, ok := parseDovecotFrom(rest[len(fromPrefix):])
 	return ok
 }
 

@@ -116,7 +116,7 @@ func TestEndings(t *testing.T) {
 		{"a header only: its empty line is its own", "uw popa3d", fromA + "A: 1\n\n" + fromC + "A: 2\n\n", []string{"A: 1\n\n", "A: 2\n\n"}},
 		{"nothing between two From_ lines but an empty line", "careful dovecot", fromA + "\n" + fromC + "A: 2\n\ny\n\n", []string{"", "A: 2\n\ny\n"}},
 		{"a From_ line alone", everyProfile, fromA, []string{""}},
-		{"a From_ line alone, without newline", "careful dovecot popa3d", strings.TrimSuffix(fromA, "\n"), []string{""}},
+		{"a From_ line alone, without newline", "careful popa3d", strings.TrimSuffix(fromA, "\n"), []string{""}},
 		{"a From_ line and an empty line", "careful dovecot", fromA + "\n", []string{""}},
 		{"a From_ line and an empty line, which ends the header", "uw popa3d qpopper solid mailutils", fromA + "\n", []string{"\n"}},
 	})

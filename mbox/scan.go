@@ -3,7 +3,9 @@ package mbox
 import (
 	"bytes"
 	"io"
+	"math"
 	"net/mail"
+	"slices"
 	"time"
 
 	"mailferry/internal/message"
@@ -56,11 +58,15 @@ func (e *Entry) Get(f message.Field) (value string, ok bool) {
 func (e *Entry) sentDate() time.Time {
 	value, _ := e.Get(message.Date)
 	t, err := mail.ParseDate(value)
-	if err != nil || t.Unix() < 0 {
+	if err != nil || !isCredible(t) {
 		return time.Time{}
 	}
 	return t
 }
+
+// isCredible reports whether a date is one of mail, and one that filesystems and
+// servers can hold: spam comes from the year 9999.
+func isCredible(t time.Time) bool { return t.Unix() >= 0 && t.Unix() <= math.MaxUint32 }
 
 // Next is the offset behind the entry.
 func (e *Entry) Next() int64 { return e.Offset + e.FromLen + e.Length + e.SepLen }
@@ -284,17 +290,36 @@ func (s *Scanner) measureStream() error {
 
 func (s *Scanner) found(f message.Field, value []byte) {
 	same := 0
-	for _, h := range s.entry.Fields {
-		if h.Field == f {
-			same++
+	for i, h := range s.entry.Fields {
+		if h.Field != f {
+			continue
 		}
+		if f == message.Status || f == message.XStatus { // all of them count
+			s.entry.Fields[i].Value = flagsOnly(slices.Concat(h.Value, value))
+			return
+		}
+		same++
 	}
 	if same >= maxRepeats {
 		return
 	}
+	if f == message.Status || f == message.XStatus {
+		value = flagsOnly(value)
+	}
 	at := len(s.values)
 	s.values = append(s.values, value...)
 	s.entry.Fields = append(s.entry.Fields, HeaderField{f, s.values[at:len(s.values):len(s.values)]})
+}
+
+// flagsOnly is what of a Status field means something, each letter once.
+func flagsOnly(value []byte) []byte {
+	var letters []byte
+	for _, c := range value {
+		if flagLetters[c] != 0 && bytes.IndexByte(letters, c) < 0 {
+			letters = append(letters, c)
+		}
+	}
+	return letters
 }
 
 // rewrite returns the message as its server showed it: b itself if nothing has

@@ -243,6 +243,9 @@ func (s *splitter) candidate(off int64) (c candidate) {
 
 // note reports what is odd about a line that begins "From ".
 func (s *splitter) note(c candidate, off int64, separates bool) {
+	if separates && !message.IsHeaderLine(c.next()) {
+		s.odd.add(NoHeader, off)
+	}
 	switch {
 	case separates && !c.blank:
 		s.odd.add(NoEmptyLine, off)
@@ -320,14 +323,29 @@ func (s *splitter) splitMMDF(from int64) span {
 	if sp.end == s.w.size {
 		s.odd.add(UnclosedMMDF, from)
 	}
-	sp.next = sp.end
-	for bytes.Equal(s.w.peek(sp.next, len(mmdfLine)), mmdfLine) {
-		sp.next += int64(len(mmdfLine))
-	}
+	sp.next = s.afterMMDF(sp.end)
 	sp.body = sp.start
 	for ended := false; sp.body < sp.end && !ended; {
 		ended = s.lineEndAt(sp.body) > 0
 		sp.body = min(s.lineEnd(sp.body), sp.end)
 	}
 	return sp
+}
+
+// afterMMDF passes over ^A lines, those that close a message and those that open
+// the next, and over empty lines before one of them or the end of the file.
+func (s *splitter) afterMMDF(off int64) int64 {
+	for {
+		next := off
+		for n := s.lineEndAt(next); n > 0; n = s.lineEndAt(next) {
+			next += n
+		}
+		switch {
+		case next >= s.w.size:
+			return s.w.size
+		case !bytes.Equal(s.w.peek(next, len(mmdfLine)), mmdfLine):
+			return off
+		}
+		off = next + int64(len(mmdfLine))
+	}
 }

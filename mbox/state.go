@@ -39,6 +39,7 @@ type Tracker struct {
 	uidValidity uint32
 	nextUID     uint32
 	prevUID     uint32
+	maxLast     uint32 // of X-IMAPbase
 	seq         int
 	listed      []string            // keywords of X-IMAPbase, in its order
 	known       map[string]struct{} // the same, in lower case
@@ -46,7 +47,10 @@ type Tracker struct {
 
 // NewTracker begins a mailbox, whose oddities go to the scanner's.
 func NewTracker(s *Scanner) *Tracker {
-	return &Tracker{profile: &s.profile, odd: &s.odd, nextUID: 1, known: map[string]struct{}{}}
+	// Whoever writes to the first message can write X-IMAPbase. A last UID that
+	// leaves no room for the messages that follow is no server's.
+	most := min(s.w.size/int64(len(fromPrefix)+1), math.MaxUint32/2)
+	return &Tracker{profile: &s.profile, odd: &s.odd, nextUID: 1, maxLast: uint32(math.MaxUint32 - 1 - most), known: map[string]struct{}{}}
 }
 
 // UIDValidity returns the mailbox's UIDVALIDITY, or 0 if it records none.
@@ -73,7 +77,7 @@ func (t *Tracker) State(e *Entry) State {
 		case message.XIMAP, message.XIMAPbase:
 			if t.seq == 1 && !seenBase && t.base(h.Value) {
 				seenBase = true
-				s.Pseudo = h.Field == message.XIMAP
+				s.Pseudo = h.Field == message.XIMAP && t.profile.pseudo != nil && t.profile.pseudo(e.From)
 			}
 		case message.XUID:
 			if s.UID == 0 {
@@ -89,6 +93,7 @@ func (t *Tracker) State(e *Entry) State {
 		}
 	}
 	if s.Pseudo {
+		t.odd.add(PseudoMessage, e.Offset)
 		s.UID = 0
 		return s
 	}
@@ -127,7 +132,7 @@ func (t *Tracker) base(value []byte) bool {
 	}
 	var last uint32
 	if len(words) > 1 {
-		if last, ok = uint32Of(words[1]); !ok || last == math.MaxUint32 {
+		if last, ok = uint32Of(words[1]); !ok || last > t.maxLast {
 			return false
 		}
 	}
@@ -192,7 +197,7 @@ func uint32Of(digits []byte) (uint32, bool) {
 // deliveryDate is the date of a message: what the profile's server gave for
 // its From_ line; for undated ones the Date field, as the nearest thing.
 func (s *Scanner) deliveryDate() time.Time {
-	if t, ok := s.date(s.entry.From, s.zone); ok {
+	if t, ok := s.date(s.entry.From, s.zone); ok && isCredible(t) {
 		return t
 	}
 	if s.entry.FromLen > 0 {

@@ -68,7 +68,8 @@ func TestUIDs(t *testing.T) {
 func TestPseudoMessage(t *testing.T) {
 	pseudo := "X-IMAP: 77 0000000100 Junk Work\nStatus: RO\n"
 	for _, profile := range []string{"careful", "dovecot", "uw"} {
-		got := mustRead(t, withFields(pseudo, "X-UID: 5\nX-Keywords: Work\n", ""), profile)
+		file := strings.Replace(withFields(pseudo, "X-UID: 5\nX-Keywords: Work\n", ""), "From a@b ", "From MAILER_DAEMON ", 1)
+		got := mustRead(t, file, profile)
 		want := []State{
 			{Flags: Seen | Old, Pseudo: true},
 			{UID: 5, Keywords: []string{"Work"}},
@@ -79,6 +80,11 @@ func TestPseudoMessage(t *testing.T) {
 		}
 		if k := got.tracker.Keywords(); !slices.Equal(k, []string{"Junk", "Work"}) || got.tracker.UIDValidity() != 77 || got.tracker.NextUID() != 102 {
 			t.Errorf("%s: keywords %q, UIDVALIDITY %d, next UID %d", profile, k, got.tracker.UIDValidity(), got.tracker.NextUID())
+		}
+	}
+	for _, profile := range []string{"careful", "popa3d", "solid", "mailutils"} {
+		if got := mustRead(t, withFields(pseudo), profile); got.states[0].Pseudo {
+			t.Errorf("%s: a stranger's X-IMAP field hides his mail", profile)
 		}
 	}
 	for name, header := range map[string]string{"not first": "A: 1\n", "no numbers": "X-IMAP: none\n"} {

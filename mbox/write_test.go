@@ -213,6 +213,9 @@ func checkRoundTrip(t testing.TB, mbox string, p Profile) {
 			if list[i].CRs > 0 && strings.Contains(mbox, "\r\r\n") {
 				continue // a header line CR CR LF was read as CRLF, which now ends the header
 			}
+			if last := i == len(in)-1; last && list[i].Quoted > 0 && strings.HasPrefix(lastLine(in[i].content), "From ") {
+				continue // without an LF it was no From_ line, and is one with it
+			}
 			if m.content != in[i].content || !list[i].Exact() {
 				t.Fatalf("%s: message %d, %+v\ngot  %q\nwant %q\nof    %q\nwrote %q", p.Name, i+1, *list[i], m.content, in[i].content, mbox, second)
 			}
@@ -220,6 +223,8 @@ func checkRoundTrip(t testing.TB, mbox string, p Profile) {
 		checkWritten(t, o, in, o.UIDValidity != 0)
 	}
 }
+
+func lastLine(s string) string { return s[strings.LastIndexByte(s, '\n')+1:] }
 
 func TestScanWriteScanIsExact(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 4))

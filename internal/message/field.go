@@ -101,7 +101,7 @@ func equalFold(b []byte, lower string) bool {
 // IsHeaderLine reports whether line begins as a header field does: a name of
 // printable ASCII without a colon, then a colon, perhaps after blanks (the
 // obsolete syntax of RFC 5322, 4.5). A quoted From_ line, which UUCP-era
-// agents leave at the top of a header, counts too.
+// agents leave at the top of a header, counts too; a URL does not.
 func IsHeaderLine(line []byte) bool {
 	if bytes.HasPrefix(line, []byte(">From ")) {
 		return true
@@ -116,7 +116,7 @@ func IsHeaderLine(line []byte) bool {
 	for i < len(line) && (line[i] == ' ' || line[i] == '\t') {
 		i++
 	}
-	return i < len(line) && line[i] == ':'
+	return i < len(line) && line[i] == ':' && !bytes.HasPrefix(line[i:], []byte("://"))
 }
 
 // IsBlankLine reports whether b begins with a line end: LF or CRLF.

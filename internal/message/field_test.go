@@ -76,7 +76,7 @@ func TestIsHeaderLine(t *testing.T) {
 		{"the field From, as mailers without a space write it", "From:a@b\n", true},
 		{"From : p@q, which begins like a From_ line", "From : p@q\n", true},
 		{"a quoted From_ line at the top of a header", ">From a@b Mon Jan  1 00:00:00 2024\n", true},
-		{"a URL", "http://example.org/\n", true},
+		{"a URL", "http://example.org/\n", false},
 		{"punctuation", "X-*!(): 1\n", true},
 		{"a From_ line", "From a@b Mon Jan  1 00:00:00 2024\n", false},
 		{"prose with a colon later", "He said: no\n", false},

@@ -93,6 +93,9 @@ func (r *Rewriter) line(line []byte, whole bool) {
 			line = line[value:]
 		}
 	}
+	if r.current != Other && len(r.value) == 0 {
+		line = bytes.TrimLeft(line, " \t")
+	}
 	if r.current != Other && len(r.value) < maxValue {
 		r.value = append(r.value, line[:min(len(line), maxValue-len(r.value))]...)
 	}
