@@ -16,6 +16,7 @@ import (
 	gomaildir "github.com/emersion/go-maildir"
 
 	"mailferry/internal/message"
+	"mailferry/internal/safefs"
 	"mailferry/maildir"
 	"mailferry/mbox"
 )
@@ -235,7 +236,11 @@ func (a *audit) message(e *mbox.Entry, state mbox.State, u maildir.UIDEntry) err
 	}
 	delete(a.files, u.Name)
 	file := m.Filename()
-	read, mtime, err := measure(m)
+	read, mtime, err := measure(file)
+	if isIrregular(err) {
+		a.differ(e.Offset, file, "message", "a regular file", err.Error())
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -257,21 +262,33 @@ func (a *audit) message(e *mbox.Entry, state mbox.State, u maildir.UIDEntry) err
 	return nil
 }
 
-func measure(m *gomaildir.Message) (*message.Measure, int64, error) {
-	r, err := m.Open()
+// measure reads a file of cur. It is opened by safefs: the owner of a Maildir
+// may have put a FIFO there, or a symlink to somebody else's message.
+func measure(file string) (*message.Measure, int64, error) {
+	dir, err := safefs.OpenDir(filepath.Dir(file))
 	if err != nil {
 		return nil, 0, err
 	}
-	defer r.Close()
-	measure := message.NewMeasure()
-	if _, err := io.Copy(measure, r); err != nil {
+	defer dir.Close()
+	f, err := dir.OpenRegular(filepath.Base(file))
+	if err != nil {
 		return nil, 0, err
 	}
-	info, err := os.Stat(m.Filename())
+	defer f.Close()
+	measure := message.NewMeasure()
+	if _, err := io.Copy(measure, f); err != nil {
+		return nil, 0, err
+	}
+	info, err := f.Stat()
 	if err != nil {
 		return nil, 0, err
 	}
 	return measure, info.ModTime().Unix(), nil
+}
+
+func isIrregular(err error) bool {
+	var irregular *safefs.Irregular
+	return errors.As(err, &irregular)
 }
 
 // nameField returns the digits behind a field of a file name.

@@ -65,9 +65,15 @@ type input struct {
 	before os.FileInfo
 }
 
+// Close ends the scan and closes the file.
+func (in *input) Close() error {
+	in.Scanner.Close()
+	return in.File.Close()
+}
+
 // open begins the scan of a source.
 func open(src source, o mbox.Options) (*input, error) {
-	f, err := src.dir.OpenRegular(src.file)
+	f, err := src.open()
 	if err != nil {
 		return nil, err
 	}

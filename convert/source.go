@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"mailferry/internal/safefs"
 	"mailferry/maildir"
@@ -17,11 +18,39 @@ import (
 // source is a mailbox file that was found.
 type source struct {
 	path  string      // for messages
-	dir   *safefs.Dir // where it lies, held open
-	file  string      // its name there
-	parts []string    // of the folder that it becomes; none for INBOX
-	size  int64       // bytes, when it was found
-	named bool        // by the admin: if it can't be converted, the run fails
+	root  *safefs.Dir // a directory that is trusted
+	dirs  []string    // from there to the mailbox, each opened when it is needed
+	file  string      // its name in the last of them
+	id    fileID
+	parts []string // of the folder that it becomes; none for INBOX
+	size  int64    // bytes, when it was found
+	named bool     // by the admin: if it can't be converted, the run fails
+}
+
+// fileID tells whether two names are one file.
+type fileID struct{ dev, ino uint64 }
+
+func idOf(info fs.FileInfo) fileID {
+	st := info.Sys().(*syscall.Stat_t)
+	return fileID{uint64(st.Dev), st.Ino}
+}
+
+// open opens the file, following nothing below the root.
+func (s source) open() (*os.File, error) {
+	dir, err := s.root.Again()
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range s.dirs {
+		next, err := dir.Sub(name)
+		dir.Close()
+		if err != nil {
+			return nil, err
+		}
+		dir = next
+	}
+	defer dir.Close()
+	return dir.OpenRegular(s.file)
 }
 
 // name is the folder's name as people read it.
@@ -53,11 +82,12 @@ type tree struct {
 	skips      []Skip
 	subscribed [][]string
 	hasList    bool // SRC has a list of subscriptions
-	dirs       []*safefs.Dir
+	roots      []*safefs.Dir
+	dest       fileID // DST, which may lie in the tree; zero if it does not exist
 }
 
 func (t *tree) close() {
-	for _, d := range t.dirs {
+	for _, d := range t.roots {
 		d.Close()
 	}
 }
@@ -92,6 +122,12 @@ func find(o Options) (*tree, error) {
 	if err != nil {
 		return nil, err
 	}
+	if dest, err := os.Stat(o.Dest); err == nil {
+		t.dest = idOf(dest)
+		if info.IsDir() && t.dest == idOf(info) {
+			return nil, fmt.Errorf("SRC and DST are one and the same, %s", o.Source)
+		}
+	}
 	if info.IsDir() {
 		err = t.walkRoot(o)
 	} else {
@@ -116,13 +152,21 @@ func (t *tree) addInbox(o Options) error {
 	if info, err := os.Stat(o.Source); err == nil && !info.IsDir() {
 		return ErrTwoInboxes
 	}
-	t.sources = slices.DeleteFunc(t.sources, func(s source) bool {
-		if len(s.parts) == 0 {
+	others := t.sources
+	t.sources = nil
+	if err := t.addFile(o.Inbox); err != nil {
+		return err
+	}
+	for _, s := range others {
+		switch {
+		case s.id == t.sources[0].id: // INBOX lies in the tree, as Dovecot allows
+		case len(s.parts) == 0:
 			t.skip(s.path, fmt.Errorf("--inbox names another INBOX, %s", o.Inbox))
+		default:
+			t.sources = append(t.sources, s)
 		}
-		return len(s.parts) == 0
-	})
-	return t.addFile(o.Inbox)
+	}
+	return nil
 }
 
 // addFile adds an INBOX that the admin named: its directory is trusted, and so
@@ -136,16 +180,16 @@ func (t *tree) addFile(path string) error {
 	if err != nil {
 		return err
 	}
-	t.dirs = append(t.dirs, dir)
-	return t.add(source{path: path, dir: dir, file: filepath.Base(real), named: true})
+	t.roots = append(t.roots, dir)
+	return t.add(dir, source{path: path, root: dir, file: filepath.Base(real), named: true})
 }
 
-func (t *tree) add(s source) error {
-	info, err := s.dir.LstatRegular(s.file)
+func (t *tree) add(dir *safefs.Dir, s source) error {
+	info, err := dir.LstatRegular(s.file)
 	if err != nil {
 		return err
 	}
-	s.size = info.Size()
+	s.size, s.id = info.Size(), idOf(info)
 	t.sources = append(t.sources, s)
 	return nil
 }
@@ -155,15 +199,15 @@ func (t *tree) walkRoot(o Options) error {
 	if err != nil {
 		return err
 	}
-	t.dirs = append(t.dirs, root)
+	t.roots = append(t.roots, root)
 	if err := t.readSubscriptions(root, filepath.Base(filepath.Clean(o.Source))); err != nil {
 		return err
 	}
-	return t.walk(root, nil)
+	return t.walk(root, source{root: root})
 }
 
-// walk takes the entries of a directory of the tree in order of name.
-func (t *tree) walk(dir *safefs.Dir, above []string) error {
+// walk takes the entries of a directory of the tree, at, in order of name.
+func (t *tree) walk(dir *safefs.Dir, at source) error {
 	var names []string
 	if err := dir.Names(func(name string) error {
 		names = append(names, name)
@@ -177,38 +221,63 @@ func (t *tree) walk(dir *safefs.Dir, above []string) error {
 	}
 	slices.Sort(names)
 	for _, name := range names {
-		if isMetadata(name) {
+		if isMetadata(name) && !isMbox(dir, name) {
 			continue
 		}
-		if err := t.entry(dir, name, above); err != nil {
+		// Only what is wrong with the entry is a reason to leave it out. A disk
+		// that fails must not make a Maildir that lacks half of the mail.
+		if err := t.entry(dir, name, at); isSkippable(err) {
 			t.skip(filepath.Join(dir.Path(), name), err)
+		} else if err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-func (t *tree) entry(dir *safefs.Dir, name string, above []string) error {
+func (t *tree) entry(dir *safefs.Dir, name string, at source) error {
 	info, err := dir.Lstat(name)
 	if err != nil {
 		return err
 	}
+	path := filepath.Join(dir.Path(), name)
+	if info.IsDir() && (idOf(info) == t.dest || maildir.IsStaging(name)) {
+		if idOf(info) != t.dest {
+			t.skip(path, errors.New("was left by an interrupted run and can be deleted"))
+		}
+		return nil
+	}
 	part, err := maildir.DiskName(name)
 	if err != nil {
-		return err
+		t.skip(path, fmt.Errorf("%w; rename it", err))
+		return nil
 	}
-	parts := append(slices.Clone(above), part)
+	parts := append(slices.Clone(at.parts), part)
 	if !info.IsDir() {
-		if len(above) == 0 && strings.EqualFold(part, "INBOX") {
+		if len(at.parts) == 0 && strings.EqualFold(part, "INBOX") {
 			parts = nil
 		}
-		return t.add(source{path: filepath.Join(dir.Path(), name), dir: dir, file: name, parts: parts})
+		return t.add(dir, source{path: path, root: at.root, dirs: at.dirs, file: name, parts: parts})
 	}
 	sub, err := dir.Sub(name)
 	if err != nil {
 		return err
 	}
-	t.dirs = append(t.dirs, sub)
-	return t.walk(sub, parts)
+	defer sub.Close()
+	return t.walk(sub, source{root: at.root, dirs: append(slices.Clone(at.dirs), name), parts: parts})
+}
+
+// isMbox reports whether a file begins as an mbox: a name alone does not make
+// metadata of it.
+func isMbox(dir *safefs.Dir, name string) bool {
+	f, err := dir.OpenRegular(name)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	start := make([]byte, len("From "))
+	_, err = io.ReadFull(f, start)
+	return err == nil && string(start) == "From "
 }
 
 // isMetadata reports whether a name is a server's own: Dovecot's indexes and
@@ -261,10 +330,17 @@ func (t *tree) readList(root *safefs.Dir, name string, parse func(io.Reader) ([]
 	return nil
 }
 
-// dropDoubles skips files whose names are two spellings of one folder.
+// dropDoubles skips second names of a file, and files whose names are two
+// spellings of one folder.
 func (t *tree) dropDoubles() {
 	seen := map[string]string{}
+	files := map[fileID]string{}
 	t.sources = slices.DeleteFunc(t.sources, func(s source) bool {
+		if first, double := files[s.id]; double {
+			t.skip(s.path, fmt.Errorf("is the same file as %s, by a hard link", first))
+			return true
+		}
+		files[s.id] = s.path
 		first, double := seen[s.name()]
 		if double {
 			t.skip(s.path, fmt.Errorf("is the folder %s as well, like %s", s.name(), first))

@@ -26,6 +26,13 @@ const (
 // ".NAME.mailferry-RANDOM" for a Maildir that will be NAME.
 const StagingMark = ".mailferry-"
 
+// IsStaging reports whether a name is that of a staging directory.
+func IsStaging(name string) bool {
+	_, random, ok := strings.Cut(name, StagingMark)
+	_, err := hex.DecodeString(random)
+	return ok && err == nil && len(random) == 16 && name[0] == '.'
+}
+
 // Staging is a Maildir that is being built. Its methods may be called by
 // several goroutines.
 type Staging struct {

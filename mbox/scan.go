@@ -386,5 +386,9 @@ func (s *Scanner) pieces(off, end int64, feed func([]byte) error) error {
 	return nil
 }
 
+// Close gives the scanner's memory back. The entry that Next returned last is
+// gone with it.
+func (s *Scanner) Close() { s.w.release() }
+
 // Profile returns the name of the profile.
 func (s *Scanner) Profile() string { return s.profile.Name }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 )
 
 // ErrShrunk is returned when a file ends before the size that it had at the
@@ -31,8 +32,27 @@ type window struct {
 	peeked []byte
 }
 
+// spare holds windows of full size that no scan needs any more: a tree has
+// thousands of mailboxes, and as many megabytes would wait for the collector.
+var spare sync.Pool
+
 func newWindow(r io.ReaderAt, size int64, capacity int) *window {
+	if capacity == windowSize && size+lookBehind >= windowSize {
+		if data, ok := spare.Get().(*[]byte); ok {
+			return &window{r: r, size: size, data: *data}
+		}
+	}
 	return &window{r: r, size: size, data: make([]byte, 0, min(int64(capacity), size+lookBehind))}
+}
+
+// release gives the window's memory back; nothing that it held may be used
+// afterwards.
+func (w *window) release() {
+	if cap(w.data) == windowSize {
+		data := w.data[:0]
+		w.data = nil
+		spare.Put(&data)
+	}
 }
 
 // from returns what the window holds from off on: at least n bytes, unless the

@@ -60,6 +60,7 @@ func (p *progress) tick() {
 	interval := time.Minute
 	if p.bar != nil {
 		interval = 200 * time.Millisecond
+		p.draw()
 	}
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
@@ -70,14 +71,19 @@ func (p *progress) tick() {
 		case <-p.asked:
 			p.line()
 		case <-ticker.C:
-			if p.bar == nil {
+			if p.bar != nil {
+				p.draw()
+			} else {
 				p.line()
-				continue
 			}
-			p.bar.Describe(fmt.Sprintf("%s: %d messages", p.verb, p.count.Load()))
-			p.bar.Set64(p.bytes.Load())
 		}
 	}
+}
+
+func (p *progress) draw() {
+	p.bar.Describe(fmt.Sprintf("%s: %d messages", p.verb, p.count.Load()))
+	p.bar.Set64(p.bytes.Load())
+	p.bar.RenderBlank() // Set64 draws only what has changed
 }
 
 func (p *progress) line() {

@@ -71,5 +71,8 @@ func sourceAndDest(cmd *cobra.Command, args []string) error {
 	if len(args) != 2 {
 		return usageError{fmt.Errorf("%s needs two arguments, SRC and DST; got %d", cmd.CommandPath(), len(args))}
 	}
+	if args[0] == "" || args[1] == "" {
+		return usageError{fmt.Errorf("%s: SRC and DST must not be empty", cmd.CommandPath())}
+	}
 	return nil
 }

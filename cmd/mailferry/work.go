@@ -34,7 +34,7 @@ func work(cmd *cobra.Command, verb string, do func(context.Context, convert.Opti
 		err = printText(cmd.OutOrStdout(), report, verb == "convert")
 	}
 	if err != nil {
-		return err
+		return fmt.Errorf("%s is done, but its report could not be written: %w", verb, err)
 	}
 	switch {
 	case len(report.Differences) > 0:
