@@ -50,7 +50,7 @@ bench: build bench-deps ## measure conversions beside tar, a bare loop, mb2md an
 	$(GO) run ./internal/tools/bench -mailferry bin/mailferry -rounds $(ROUNDS)
 
 peers: deps ## run only the tests that compare with other programs
-	$(GO) test -timeout 20m -run 'Dovecot|Corpus|Peer|Python|GoMbox|Procmail|Maildrop|Mutt' ./...
+	$(GO) test -timeout 20m -run 'Dovecot|Corpus|Peer|Readers|GoMbox|Mktime' ./...
 
 install: build ## install mailferry below PREFIX (/usr/local)
 	install -D -m 0755 bin/mailferry $(DESTDIR)$(PREFIX)/bin/mailferry

@@ -238,7 +238,7 @@ func TestALongLineTakesBoundedMemory(t *testing.T) {
 		hidden     int64 // bytes of the first message that are not shown
 	}{
 		{"1 GiB in a body", 1 << 30, "A: 1\n\n", next, 'x', 0},
-		{"1 GiB in a hidden field", 1 << 30, "X-Keywords: ", "\n\nx" + next, ' ', 1<<30 - int64(len(fromA+"\nx"+next))},
+		{"64 MiB in a hidden field", 64 << 20, "X-Keywords: ", "\n\nx" + next, ' ', 64<<20 - int64(len(fromA+"\nx"+next))},
 		{"64 MiB in a visible field", 64 << 20, "A: ", "\n\nx" + next, 'x', 0},
 		{"64 MiB behind From_", 64 << 20, "A: 1\n\nFrom ", next, 'x', 0},
 	} {
