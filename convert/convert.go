@@ -56,7 +56,7 @@ func Convert(ctx context.Context, o Options) (*Report, error) {
 	}
 	parent, err := safefs.OpenDir(filepath.Dir(dest))
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("the directory that DST is to lie in: %w", err)
 	}
 	defer parent.Close()
 	staging, err := maildir.NewStaging(parent, filepath.Base(dest), o.Folders)

@@ -88,6 +88,10 @@ func vacant(parent *safefs.Dir, name string) (fs.FileInfo, error) {
 		refused.Err = fmt.Errorf("belongs to uid %d, and this runs as uid %d; run it as the owner, or remove the empty directory", owner, os.Geteuid())
 		return nil, refused
 	}
+	if in, err := parent.Stat(); err != nil || device(in) != device(info) {
+		refused.Err = errors.New("is a mount point, which no rename replaces; name a directory below it")
+		return nil, errors.Join(err, refused)
+	}
 	dir, err := parent.Sub(name)
 	if err != nil {
 		return nil, err
@@ -99,6 +103,8 @@ func vacant(parent *safefs.Dir, name string) (fs.FileInfo, error) {
 	}
 	return info, err
 }
+
+func device(info fs.FileInfo) uint64 { return uint64(info.Sys().(*syscall.Stat_t).Dev) }
 
 // Path is where the Maildir is being built.
 func (s *Staging) Path() string { return s.root.Path() }

@@ -356,3 +356,27 @@ func TestFoldersLieByTheirLayout(t *testing.T) {
 		})
 	}
 }
+
+func TestStagingRefusesAMountPoint(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Log("only root can mount")
+		return
+	}
+	dir := t.TempDir()
+	at := filepath.Join(dir, "Maildir")
+	if err := os.Mkdir(at, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("none", at, "tmpfs", 0, "size=64k"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Unmount(at, 0) })
+	parent, err := safefs.OpenDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer parent.Close()
+	if _, err := NewStaging(parent, "Maildir", Folders{}); err == nil || !strings.Contains(err.Error(), "mount point") {
+		t.Errorf("got %v, want a refusal that names the mount point", err)
+	}
+}
