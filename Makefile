@@ -7,7 +7,8 @@ FUZZTIME ?= 1m
 ROUNDS ?= 5
 
 # What the tests run against: the real programs, as Debian packages.
-PEERS := dovecot-imapd dovecot-pop3d procmail maildrop mutt postfix python3 e2fsprogs
+PEERS := dovecot-imapd dovecot-pop3d procmail maildrop mutt postfix python3 e2fsprogs \
+	tzdata bzip2 xz-utils
 # What the measurements compare with, beside those.
 BENCH_PEERS := mb2md tar
 
