@@ -113,6 +113,9 @@ func (c *conversion) run(ctx context.Context, found *tree) (*Report, error) {
 	if err := jobs.Wait(); err != nil {
 		return nil, err
 	}
+	if err := atRest(found, results); err != nil {
+		return nil, err
+	}
 	report := &Report{Skips: found.skips}
 	if err := report.collect(found, results); err != nil {
 		return nil, err
@@ -129,6 +132,7 @@ func nameSpan(size int64) time.Duration { return time.Duration(size/6) * time.Mi
 // result is what became of a source: a report, or the reason for a skip.
 type result struct {
 	report  MailboxReport
+	before  os.FileInfo // the mbox, when it was opened
 	skipped error
 }
 

@@ -2,6 +2,7 @@ package convert
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
@@ -52,4 +53,28 @@ func writeFile(t testing.TB, path, content string) string {
 		t.Fatal(err)
 	}
 	return path
+}
+
+// A mailbox of a tree that grows after it was read, while others still are.
+func TestATreeThatChangesMeanwhileIsNotPublished(t *testing.T) {
+	const mail = "From a@b Mon Jan  2 03:04:05 2023\nSubject: x\n\nbody\n"
+	src := t.TempDir()
+	first := writeFile(t, filepath.Join(src, "a"), mail)
+	writeFile(t, filepath.Join(src, "b"), mail+"\n"+mail)
+	o := options(t, src, "careful")
+	o.Jobs = 1
+	seen := 0
+	o.Progress = func(int64) {
+		if seen++; seen == 3 { // the last message of the last mailbox
+			writeFile(t, first, mail+"\n"+mail)
+		}
+	}
+	_, err := Convert(context.Background(), o)
+	var busy *Busy
+	if !errors.As(err, &busy) || busy.Path != first {
+		t.Errorf("got %v, want Busy about %s", err, first)
+	}
+	if _, err := os.Stat(o.Dest); !os.IsNotExist(err) {
+		t.Errorf("DST: %v, want none", err)
+	}
 }

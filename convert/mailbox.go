@@ -38,7 +38,7 @@ func (c *conversion) mailbox(ctx context.Context, src source, namer *maildir.Nam
 	if err := w.copy(ctx, c.Scan); err != nil {
 		return result{}, errors.Join(failed(src, err), folder.Close())
 	}
-	return result{report: w.report()}, in.unchanged(src.path)
+	return result{report: w.report(), before: in.before}, in.unchanged(src.path)
 }
 
 // isSkippable reports whether a file can be left out of a tree, and named,
@@ -94,9 +94,36 @@ func (in *input) unchanged(path string) error {
 	if err != nil {
 		return err
 	}
-	b, a := in.before.Sys().(*syscall.Stat_t), after.Sys().(*syscall.Stat_t)
-	if b.Size != a.Size || b.Mtim != a.Mtim || b.Ctim != a.Ctim {
+	return compareStat(path, in.before, after)
+}
+
+func compareStat(path string, before, after os.FileInfo) error {
+	b, a := before.Sys().(*syscall.Stat_t), after.Sys().(*syscall.Stat_t)
+	if idOf(before) != idOf(after) || b.Size != a.Size || b.Mtim != a.Mtim || b.Ctim != a.Ctim {
 		return &Busy{path}
+	}
+	return nil
+}
+
+// atRest looks at every mailbox once more when all have been read: mail may
+// have come to the first while the last was at work.
+func atRest(found *tree, results []result) error {
+	for i, src := range found.sources {
+		if results[i].before == nil {
+			continue // skipped
+		}
+		f, err := src.open()
+		if err != nil {
+			return fmt.Errorf("%s: %w", src.path, err)
+		}
+		after, err := f.Stat()
+		f.Close()
+		if err != nil {
+			return fmt.Errorf("%s: %w", src.path, err)
+		}
+		if err := compareStat(src.path, results[i].before, after); err != nil {
+			return err
+		}
 	}
 	return nil
 }
