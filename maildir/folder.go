@@ -14,24 +14,6 @@ const (
 	FS                      // LAYOUT=fs: folder A/B is the directory A/B
 )
 
-// String returns the name that [ParseLayout] reads.
-func (l Layout) String() string {
-	if l == FS {
-		return "fs"
-	}
-	return "maildir++"
-}
-
-// ParseLayout reads "maildir++" or "fs".
-func ParseLayout(s string) (Layout, error) {
-	for _, l := range []Layout{MaildirPP, FS} {
-		if s == l.String() {
-			return l, nil
-		}
-	}
-	return 0, fmt.Errorf("layout %q: must be maildir++ or fs", s)
-}
-
 // Folders maps folder names to directories of one Maildir and back. A folder
 // name is a list of hierarchy parts in modified UTF-7 ([DiskName]); the empty
 // list is INBOX, which is the root itself.
@@ -41,6 +23,20 @@ type Folders struct {
 	// '\', as version 2.3 writes it: '\', '/', the hierarchy separator, a
 	// leading '~' and the parts "." and ".." become \ and two hex digits.
 	Escape bool
+}
+
+// ParseFolders reads the word for a way of laying out folders: "maildir++",
+// "fs", or "listescape" for maildir++ with Escape.
+func ParseFolders(word string) (Folders, error) {
+	switch word {
+	case "maildir++":
+		return Folders{Layout: MaildirPP}, nil
+	case "fs":
+		return Folders{Layout: FS}, nil
+	case "listescape":
+		return Folders{Layout: MaildirPP, Escape: true}, nil
+	}
+	return Folders{}, fmt.Errorf("%q: choose one of maildir++, fs, listescape", word)
 }
 
 // FolderError says why a folder can't be stored and what would help.

@@ -129,13 +129,13 @@ func TestPartsRefusesWhatDirNeverNames(t *testing.T) {
 	}
 }
 
-func TestLayoutNames(t *testing.T) {
-	for _, l := range []Layout{MaildirPP, FS} {
-		if got, err := ParseLayout(l.String()); err != nil || got != l {
-			t.Errorf("ParseLayout(%q) = %v, %v", l.String(), got, err)
+func TestWordsForFolders(t *testing.T) {
+	for word, want := range map[string]Folders{"maildir++": maildirPP, "fs": plainFS, "listescape": escaped} {
+		if got, err := ParseFolders(word); err != nil || got != want {
+			t.Errorf("ParseFolders(%q) = %+v, %v; want %+v", word, got, err, want)
 		}
 	}
-	if _, err := ParseLayout("Maildir++"); err == nil {
+	if _, err := ParseFolders("Maildir++"); err == nil {
 		t.Error("another spelling was accepted")
 	}
 }

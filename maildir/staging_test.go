@@ -321,7 +321,7 @@ func TestFoldersLieByTheirLayout(t *testing.T) {
 		{MaildirPP, []string{".A", ".A.B", ".C.D.E", ".C.F"}, []string{".C", ".C.D"}},
 		{FS, []string{"A", "A/B", "C/D/E", "C/F"}, []string{"C", "C/D"}},
 	} {
-		t.Run(tt.layout.String(), func(t *testing.T) {
+		t.Run(tt.dirs[0], func(t *testing.T) {
 			dir := t.TempDir()
 			s, err := NewStaging(openDir(t, dir), "Maildir", Folders{Layout: tt.layout})
 			if err != nil {

@@ -47,9 +47,10 @@ func (f *scanFlags) options(args []string) (o convert.Options, err error) {
 	if o.Scan.EOL, err = choose("--eol", f.eol, []string{"auto", "keep", "lf"}, mbox.EOLAuto, mbox.EOLKeep, mbox.EOLLF); err != nil {
 		return o, err
 	}
-	o.Folders, err = choose("--layout", f.layout, []string{"maildir++", "fs", "listescape"},
-		maildir.Folders{Layout: maildir.MaildirPP}, maildir.Folders{Layout: maildir.FS}, maildir.Folders{Layout: maildir.MaildirPP, Escape: true})
-	if err == nil && f.jobs < 1 {
+	if o.Folders, err = maildir.ParseFolders(f.layout); err != nil {
+		return o, usageError{fmt.Errorf("--layout %w", err)}
+	}
+	if f.jobs < 1 {
 		err = usageError{fmt.Errorf("--jobs %d: at least 1", f.jobs)}
 	}
 	return o, err
