@@ -72,7 +72,7 @@ func Convert(ctx context.Context, o Options) (*Report, error) {
 		return nil, errors.Join(err, staging.Discard())
 	}
 	report.Took = time.Since(start)
-	return report, nil
+	return report, staging.Close()
 }
 
 // conversion is one run of Convert.
@@ -166,7 +166,7 @@ func (c *conversion) lists(found *tree, report *Report) error {
 	}
 	refused, err := c.staging.Subscribe(found.subscribed)
 	for _, r := range refused {
-		report.Skips = append(report.Skips, Skip{"subscription", r.Error()})
+		report.Skips = append(report.Skips, skipOf("subscription", r))
 	}
 	return err
 }

@@ -46,7 +46,8 @@ func (c *conversion) mailbox(ctx context.Context, src source, namer *maildir.Nam
 func isSkippable(err error) bool {
 	var format *mbox.FormatError
 	var irregular *safefs.Irregular
-	return errors.As(err, &format) || errors.As(err, &irregular) || errors.Is(err, fs.ErrPermission)
+	var unfit *Unfit
+	return errors.As(err, &format) || errors.As(err, &irregular) || errors.As(err, &unfit) || errors.Is(err, fs.ErrPermission)
 }
 
 // failed says which mailbox could not be read, and whether to try again.

@@ -13,6 +13,7 @@ import (
 
 	"mailferry/internal/safefs"
 	"mailferry/maildir"
+	"mailferry/mbox"
 )
 
 // source is a mailbox file that was found.
@@ -25,6 +26,7 @@ type source struct {
 	parts []string // of the folder that it becomes; none for INBOX
 	size  int64    // bytes, when it was found
 	named bool     // by the admin: if it can't be converted, the run fails
+	owner int      // uid that must own the file, which then must have one link; 0: any
 }
 
 // fileID tells whether two names are one file.
@@ -35,8 +37,8 @@ func idOf(info fs.FileInfo) fileID {
 	return fileID{uint64(st.Dev), st.Ino}
 }
 
-// open opens the file, following nothing below the root.
-func (s source) open() (*os.File, error) {
+// dir opens the directory of the file, following nothing below the root.
+func (s source) dir() (*safefs.Dir, error) {
 	dir, err := s.root.Again()
 	if err != nil {
 		return nil, err
@@ -49,8 +51,50 @@ func (s source) open() (*os.File, error) {
 		}
 		dir = next
 	}
+	return dir, nil
+}
+
+// open opens the file.
+func (s source) open() (*os.File, error) {
+	dir, err := s.dir()
+	if err != nil {
+		return nil, err
+	}
 	defer dir.Close()
-	return dir.OpenRegular(s.file)
+	f, err := dir.OpenRegular(s.file)
+	if err != nil || s.owner == 0 {
+		return f, err
+	}
+	info, err := f.Stat()
+	if err == nil {
+		err = fit(info, s.path, s.owner)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+// Unfit says that a file can't be a user's mailbox, whatever is in it.
+type Unfit struct {
+	Path string
+	Code string // of the finding
+	Text string
+}
+
+func (e *Unfit) Error() string { return fmt.Sprintf("%q %s", e.Path, e.Text) }
+
+// fit checks that a file is its user's alone: a second link may lead from
+// anywhere, and another's file is another's mail.
+func fit(info fs.FileInfo, path string, owner int) error {
+	st := info.Sys().(*syscall.Stat_t)
+	switch {
+	case int(st.Uid) != owner:
+		return &Unfit{path, "mbox-owner", fmt.Sprintf("belongs to uid %d, not to uid %d", st.Uid, owner)}
+	case st.Nlink > 1:
+		return &Unfit{path, "mbox-hardlink", fmt.Sprintf("has %d hard links", st.Nlink)}
+	}
+	return nil
 }
 
 // name is the folder's name as people read it.
@@ -74,6 +118,7 @@ func folderName(parts []string) string {
 type Skip struct {
 	Path   string `json:"path"`
 	Reason string `json:"reason"`
+	code   string // of the finding that it is among a user's mail
 }
 
 // tree is all that was found under SRC.
@@ -83,6 +128,8 @@ type tree struct {
 	subscribed [][]string
 	hasList    bool // SRC has a list of subscriptions
 	roots      []*safefs.Dir
+	owner      int    // uid that must own the mailboxes; 0: any
+	parked     bool   // look for the parked mboxes, not for live ones
 	dest       fileID // DST, which may lie in the tree; zero if it does not exist
 }
 
@@ -94,17 +141,37 @@ func (t *tree) close() {
 
 func (t *tree) skip(path string, err error) { t.skips = append(t.skips, skipOf(path, err)) }
 
+// skipAs skips under a finding's code.
+func (t *tree) skipAs(code, path string, err error) {
+	t.skips = append(t.skips, Skip{path, err.Error(), code})
+}
+
 // skipOf leaves out of the reason the path that stands beside it.
 func skipOf(path string, err error) Skip {
-	var irregular *safefs.Irregular
-	var failed *fs.PathError
+	var (
+		irregular *safefs.Irregular
+		unfit     *Unfit
+		format    *mbox.FormatError
+		name      *maildir.FolderError
+		failed    *fs.PathError
+	)
 	switch {
 	case errors.As(err, &irregular):
-		return Skip{path, "is a " + irregular.What + ", not a regular file"}
+		code := "mbox-irregular"
+		if irregular.What == "symlink" {
+			code = "mbox-symlink"
+		}
+		return Skip{path, "is a " + irregular.What + ", not a regular file", code}
+	case errors.As(err, &unfit):
+		return Skip{path, unfit.Text, unfit.Code}
+	case errors.As(err, &format):
+		return Skip{path, err.Error(), "not-mailbox"}
+	case errors.As(err, &name):
+		return Skip{path, err.Error(), "folder-name"}
 	case errors.As(err, &failed):
-		return Skip{path, failed.Op + ": " + failed.Err.Error()}
+		return Skip{path, failed.Op + ": " + failed.Err.Error(), "mbox-unreadable"}
 	}
-	return Skip{path, err.Error()}
+	return Skip{path, err.Error(), "not-mailbox"}
 }
 
 func (t *tree) bytes() (n int64) {
@@ -129,7 +196,7 @@ func find(o Options) (*tree, error) {
 		}
 	}
 	if info.IsDir() {
-		err = t.walkRoot(o)
+		err = t.addTree(safefs.OpenDir(o.Source))
 	} else {
 		err = t.addFile(o.Source)
 	}
@@ -140,9 +207,14 @@ func find(o Options) (*tree, error) {
 		t.close()
 		return nil, err
 	}
+	t.arrange()
+	return t, nil
+}
+
+// arrange brings the sources into the order of their folders, each once.
+func (t *tree) arrange() {
 	slices.SortStableFunc(t.sources, func(a, b source) int { return slices.Compare(a.parts, b.parts) })
 	t.dropDoubles()
-	return t, nil
 }
 
 // ErrTwoInboxes is returned for Options.Inbox beside a Source that is a file.
@@ -189,18 +261,23 @@ func (t *tree) add(dir *safefs.Dir, s source) error {
 	if err != nil {
 		return err
 	}
-	s.size, s.id = info.Size(), idOf(info)
+	s.size, s.id, s.owner = info.Size(), idOf(info), t.owner
+	if t.owner != 0 {
+		if err := fit(info, s.path, t.owner); err != nil {
+			return err
+		}
+	}
 	t.sources = append(t.sources, s)
 	return nil
 }
 
-func (t *tree) walkRoot(o Options) error {
-	root, err := safefs.OpenDir(o.Source)
+// addTree adds the mailboxes below a directory, which the tree closes.
+func (t *tree) addTree(root *safefs.Dir, err error) error {
 	if err != nil {
 		return err
 	}
 	t.roots = append(t.roots, root)
-	if err := t.readSubscriptions(root, filepath.Base(filepath.Clean(o.Source))); err != nil {
+	if err := t.readSubscriptions(root, filepath.Base(root.Path())); err != nil {
 		return err
 	}
 	return t.walk(root, source{root: root})
@@ -216,7 +293,7 @@ func (t *tree) walk(dir *safefs.Dir, at source) error {
 		return err
 	}
 	if isMaildir(names) {
-		t.skip(dir.Path(), errors.New("is a Maildir already"))
+		t.skipAs("maildir-inside", dir.Path(), errors.New("is a Maildir already"))
 		return nil
 	}
 	slices.Sort(names)
@@ -240,16 +317,25 @@ func (t *tree) entry(dir *safefs.Dir, name string, at source) error {
 	if err != nil {
 		return err
 	}
-	path := filepath.Join(dir.Path(), name)
+	path, file := filepath.Join(dir.Path(), name), name
 	if info.IsDir() && (idOf(info) == t.dest || maildir.IsStaging(name)) {
 		if idOf(info) != t.dest {
-			t.skip(path, errors.New("was left by an interrupted run and can be deleted"))
+			t.skipAs("staging-left", path, errors.New("was left by an interrupted run and can be deleted"))
 		}
 		return nil
 	}
+	if live, parked := unparked(name); parked != t.parked && !info.IsDir() {
+		if parked {
+			t.skipAs("parked-left", path, errors.New("was parked by an earlier migration"))
+		}
+		return nil
+	} else if parked {
+		file = name
+		name = live
+	}
 	part, err := maildir.DiskName(name)
 	if err != nil {
-		t.skip(path, fmt.Errorf("%w; rename it", err))
+		t.skipAs("folder-name", path, fmt.Errorf("%w; rename it", err))
 		return nil
 	}
 	parts := append(slices.Clone(at.parts), part)
@@ -257,7 +343,7 @@ func (t *tree) entry(dir *safefs.Dir, name string, at source) error {
 		if len(at.parts) == 0 && strings.EqualFold(part, "INBOX") {
 			parts = nil
 		}
-		return t.add(dir, source{path: path, root: at.root, dirs: at.dirs, file: name, parts: parts})
+		return t.add(dir, source{path: path, root: at.root, dirs: at.dirs, file: file, parts: parts})
 	}
 	sub, err := dir.Sub(name)
 	if err != nil {
@@ -299,35 +385,38 @@ func isMaildir(names []string) bool {
 // readSubscriptions reads Dovecot's list, or else c-client's, whose names may
 // begin with the name of the tree.
 func (t *tree) readSubscriptions(root *safefs.Dir, base string) error {
-	err := t.readList(root, ".subscriptions", func(r io.Reader) ([][]string, error) {
+	found, err := t.readList(root, ".subscriptions", func(r io.Reader) ([][]string, error) {
 		return maildir.ParseSubscriptions(r, maildir.Folders{Layout: maildir.FS})
 	})
-	if err != nil || t.hasList {
+	if err != nil || found {
 		return err
 	}
-	return t.readList(root, ".mailboxlist", func(r io.Reader) ([][]string, error) {
+	_, err = t.readList(root, ".mailboxlist", func(r io.Reader) ([][]string, error) {
 		return maildir.ParseMailboxList(r, base+"/")
 	})
+	return err
 }
 
-// readList reads a list of subscriptions, if it is there and a file.
-func (t *tree) readList(root *safefs.Dir, name string, parse func(io.Reader) ([][]string, error)) error {
+// readList adds a list of subscriptions, if it is there and a file.
+func (t *tree) readList(root *safefs.Dir, name string, parse func(io.Reader) ([][]string, error)) (found bool, err error) {
 	f, err := root.OpenRegular(name)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil
+		return false, nil
 	case isSkippable(err):
 		t.skip(filepath.Join(root.Path(), name), err)
-		return nil
+		return false, nil
 	case err != nil:
-		return err
+		return false, err
 	}
 	defer f.Close()
 	t.hasList = true
-	if t.subscribed, err = parse(f); err != nil {
-		return fmt.Errorf("%s: %w", f.Name(), err)
+	list, err := parse(f)
+	if err != nil {
+		return true, fmt.Errorf("%s: %w", f.Name(), err)
 	}
-	return nil
+	t.subscribed = append(t.subscribed, list...)
+	return true, nil
 }
 
 // dropDoubles skips second names of a file, and files whose names are two
@@ -337,13 +426,13 @@ func (t *tree) dropDoubles() {
 	files := map[fileID]string{}
 	t.sources = slices.DeleteFunc(t.sources, func(s source) bool {
 		if first, double := files[s.id]; double {
-			t.skip(s.path, fmt.Errorf("is the same file as %s, by a hard link", first))
+			t.skipAs("folder-double", s.path, fmt.Errorf("is the same file as %s, by a hard link", first))
 			return true
 		}
 		files[s.id] = s.path
 		first, double := seen[s.name()]
 		if double {
-			t.skip(s.path, fmt.Errorf("is the folder %s as well, like %s", s.name(), first))
+			t.skipAs("folder-double", s.path, fmt.Errorf("is the folder %s as well, like %s", s.name(), first))
 			return true
 		}
 		seen[s.name()] = s.path

@@ -43,9 +43,20 @@ type Staging struct {
 	folders Folders
 	root    *safefs.Dir // opened before the first write, so that SyncFS sees every error
 
-	mu   sync.Mutex
-	made map[string]bool // directories below root, by relative path
+	mu sync.Mutex // one goroutine at a time makes directories
 }
+
+// Place is where a staging directory lies in its parent, and which one it is:
+// a name alone can be taken by another.
+type Place struct {
+	Name string
+	Dev  uint64
+	Ino  uint64
+}
+
+// ErrOtherStaging is returned when a staging directory is not the one that was
+// recorded.
+var ErrOtherStaging = errors.New("is not the staging directory that was recorded")
 
 // ErrNotEmpty is returned for a final name that something is already using.
 var ErrNotEmpty = errors.New("exists and is not an empty directory")
@@ -62,13 +73,48 @@ func NewStaging(parent *safefs.Dir, final string, folders Folders) (*Staging, er
 	s := &Staging{
 		parent: parent, final: final, replace: replace, folders: folders,
 		name: "." + strings.TrimPrefix(final, ".") + StagingMark + hex.EncodeToString(random),
-		made: map[string]bool{".": true},
 	}
 	if s.root, err = parent.Mkdir(s.name, dirMode); err != nil {
 		return nil, err
 	}
 	return s, nil
 }
+
+// OpenStaging opens a staging directory that an earlier run left in parent, to
+// go on with it. It must be the one that was recorded. Durability begins anew:
+// what lies there may never have reached the disk.
+func OpenStaging(parent *safefs.Dir, place Place, final string, folders Folders) (*Staging, error) {
+	replace, err := vacant(parent, final)
+	if err != nil {
+		return nil, err
+	}
+	root, err := parent.Sub(place.Name)
+	if err != nil {
+		return nil, err
+	}
+	s := &Staging{parent: parent, final: final, replace: replace, folders: folders, name: place.Name, root: root}
+	now, err := s.Place()
+	if err == nil && now != place {
+		err = &fs.PathError{Op: "open", Path: root.Path(), Err: ErrOtherStaging}
+	}
+	if err != nil {
+		return nil, errors.Join(err, root.Close())
+	}
+	return s, nil
+}
+
+// Place tells which directory it is.
+func (s *Staging) Place() (Place, error) {
+	info, err := s.root.Stat()
+	if err != nil {
+		return Place{}, err
+	}
+	st := info.Sys().(*syscall.Stat_t)
+	return Place{Name: s.name, Dev: uint64(st.Dev), Ino: st.Ino}, nil
+}
+
+// Close releases the staging directory and leaves it for another run.
+func (s *Staging) Close() error { return s.root.Close() }
 
 // vacant checks that a Maildir may be published as parent/name, and describes
 // the empty directory that has to give way, nil if there is none.
@@ -109,7 +155,8 @@ func device(info fs.FileInfo) uint64 { return uint64(info.Sys().(*syscall.Stat_t
 // Path is where the Maildir is being built.
 func (s *Staging) Path() string { return s.root.Path() }
 
-// Folder makes the folder of the given hierarchy parts, none for INBOX.
+// Folder opens the folder of the given hierarchy parts, none for INBOX, and
+// makes what is missing of it.
 func (s *Staging) Folder(parts []string) (*Folder, error) {
 	rel, err := s.folders.Dir(parts)
 	if err != nil {
@@ -126,13 +173,14 @@ func (s *Staging) Folder(parts []string) (*Folder, error) {
 		if f.cur != nil {
 			f.cur.Close()
 		}
-		if f.cur, err = dir.Mkdir(sub, dirMode); err != nil {
+		if f.cur, err = subOrMkdir(dir, sub); err != nil {
 			return nil, errors.Join(err, dir.Close())
 		}
 	}
 	if s.folders.Layout == MaildirPP && len(parts) > 0 {
 		// Quota programs climb from here to the root (Maildir++ 2.6).
-		if err := writeFile(dir, "maildirfolder", nil); err != nil {
+		err := writeFile(dir, "maildirfolder", nil)
+		if err != nil && !errors.Is(err, fs.ErrExist) {
 			return nil, errors.Join(err, f.cur.Close(), dir.Close())
 		}
 	}
@@ -141,26 +189,27 @@ func (s *Staging) Folder(parts []string) (*Folder, error) {
 
 // mkdirAll opens a directory below the root and makes what is missing of it.
 func (s *Staging) mkdirAll(rel string) (*safefs.Dir, error) {
-	if rel == "." {
-		return s.root.Again()
+	dir, err := s.root.Again()
+	if err != nil || rel == "." {
+		return dir, err
 	}
-	dir, at := s.root, ""
 	for part := range strings.SplitSeq(rel, "/") {
-		at = path.Join(at, part)
-		open := dir.Sub
-		if !s.made[at] {
-			open = func(name string) (*safefs.Dir, error) { return dir.Mkdir(name, dirMode) }
-		}
-		next, err := open(part)
-		if dir != s.root {
-			dir.Close()
-		}
+		next, err := subOrMkdir(dir, part)
+		dir.Close()
 		if err != nil {
 			return nil, err
 		}
-		s.made[at], dir = true, next
+		dir = next
 	}
 	return dir, nil
+}
+
+func subOrMkdir(dir *safefs.Dir, name string) (*safefs.Dir, error) {
+	sub, err := dir.Mkdir(name, dirMode)
+	if errors.Is(err, fs.ErrExist) {
+		return dir.Sub(name)
+	}
+	return sub, err
 }
 
 // Subscribe writes the list of subscribed folders. Names that the layout can't
@@ -182,14 +231,25 @@ func (s *Staging) Subscribe(names [][]string) ([]*FolderError, error) {
 // The order is that of docs/formats.md: syncfs, check, rename, fsync of the
 // parent. In every other one a crash leaves a Maildir without messages.
 func (s *Staging) Publish() error {
-	if s.replace != nil {
-		if err := s.root.Permit(s.replace); err != nil {
-			return err
-		}
+	if err := s.permit(); err != nil {
+		return err
 	}
 	if err := s.root.SyncFS(); err != nil {
 		return err
 	}
+	return s.PublishSynced()
+}
+
+// permit gives the Maildir the permissions of the directory that it replaces.
+func (s *Staging) permit() error {
+	if s.replace == nil {
+		return nil
+	}
+	return s.root.Permit(s.replace)
+}
+
+// PublishSynced is Publish for a caller that has made everything durable.
+func (s *Staging) PublishSynced() error {
 	same, err := s.parent.Same(s.name, s.root)
 	if err != nil {
 		return err
@@ -205,7 +265,18 @@ func (s *Staging) Publish() error {
 	if err := s.parent.Rename(s.name, s.final, s.replace != nil); err != nil {
 		return err
 	}
-	return errors.Join(s.parent.Sync(), s.root.Close())
+	return s.parent.Sync()
+}
+
+// Unpublish takes the final name back, durably: the Maildir is staging again.
+func (s *Staging) Unpublish() error {
+	if same, err := s.parent.Same(s.final, s.root); err != nil || !same {
+		return errors.Join(err, fmt.Errorf("%s is not the Maildir that was published; it is left as it is", path.Join(s.parent.Path(), s.final)))
+	}
+	if err := s.parent.Rename(s.final, s.name, false); err != nil {
+		return err
+	}
+	return s.parent.Sync()
 }
 
 // Discard removes the staging directory and all in it.

@@ -302,12 +302,17 @@ func TestContentMustHaveTheSizeAnnounced(t *testing.T) {
 	}
 }
 
-func TestAFolderIsMadeOnce(t *testing.T) {
+func TestAFolderIsFilledOnce(t *testing.T) {
 	dir := t.TempDir()
 	s := begin(t, dir)
-	if _, err := s.Folder(nil); !errors.Is(err, fs.ErrExist) {
+	f, err := s.Folder(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Begin(NewNamer(time.Unix(1600000000, 0), 1, "host"), 7, [16]byte{1}); !errors.Is(err, fs.ErrExist) {
 		t.Errorf("INBOX a second time: %v", err)
 	}
+	f.Close()
 	mustDiscard(t, s, dir)
 }
 

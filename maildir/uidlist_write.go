@@ -35,6 +35,11 @@ const nextDigits = 10
 // NewUIDListWriter begins a uidlist with the UIDVALIDITY and GUID of a mailbox,
 // neither of which may be zero.
 func NewUIDListWriter(file UIDListFile, uidvalidity uint32, guid [16]byte) (*UIDListWriter, error) {
+	return newUIDListWriter(file, uidvalidity, guid, 0)
+}
+
+// newUIDListWriter writes next in the place of the zeros.
+func newUIDListWriter(file UIDListFile, uidvalidity uint32, guid [16]byte, next uint32) (*UIDListWriter, error) {
 	if uidvalidity == 0 {
 		return nil, errors.New("uidlist: UIDVALIDITY 0")
 	}
@@ -43,7 +48,7 @@ func NewUIDListWriter(file UIDListFile, uidvalidity uint32, guid [16]byte) (*UID
 	}
 	begin := fmt.Sprintf("3 V%d N", uidvalidity)
 	w := &UIDListWriter{file: file, out: bufio.NewWriterSize(file, 1<<16), nextAt: int64(len(begin))}
-	_, w.err = fmt.Fprintf(w.out, "%s%0*d G%x\n", begin, nextDigits, 0, guid)
+	_, w.err = fmt.Fprintf(w.out, "%s%0*d G%x\n", begin, nextDigits, next, guid)
 	return w, w.err
 }
 
@@ -54,13 +59,21 @@ func (w *UIDListWriter) Add(e UIDEntry) error {
 		return w.err
 	}
 	if err := e.check(w.last); err != nil {
-		return fmt.Errorf("uidlist: UID %d: %w", e.UID, err)
+		return &EntryError{e.UID, err.Error()}
 	}
 	w.line = append(e.append(w.line[:0]), '\n')
 	w.last = e.UID
 	_, w.err = w.out.Write(w.line)
 	return w.err
 }
+
+// EntryError says why a message can't stand in a uidlist. The others can.
+type EntryError struct {
+	UID    uint32
+	Reason string
+}
+
+func (e *EntryError) Error() string { return fmt.Sprintf("uidlist: UID %d: %s", e.UID, e.Reason) }
 
 func (e *UIDEntry) check(last uint32) error {
 	switch {

@@ -56,10 +56,23 @@ func (f *Folder) Add(m Message, content func(io.Writer) error) error {
 	f.name = append(f.name, InfoPrefix...)
 	f.name = m.Flags.Append(f.name)
 	name := string(f.name)
-	if err := f.create(name, m, content); err != nil {
-		return &fs.PathError{Op: "write", Path: filepath.Join(f.cur.Path(), name), Err: err}
+	if err := f.Create(name, m, content); err != nil {
+		return err
 	}
 	return f.uids.Add(UIDEntry{UID: m.UID, Name: name[:unique], UIDL: m.UIDL})
+}
+
+// Create writes a message under a name in cur that does not exist. It is not
+// synced. content must write exactly m.Size bytes.
+func (f *Folder) Create(name string, m Message, content func(io.Writer) error) error {
+	if err := f.create(name, m, content); err != nil {
+		return f.failed("write", name, err)
+	}
+	return nil
+}
+
+func (f *Folder) failed(op, name string, err error) error {
+	return &fs.PathError{Op: op, Path: filepath.Join(f.cur.Path(), name), Err: err}
 }
 
 // create writes the file by raw calls: the four that it takes are most of the

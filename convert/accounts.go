@@ -1,0 +1,99 @@
+package convert
+
+import (
+	"errors"
+	"io/fs"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"mailferry/internal/account"
+	"mailferry/internal/safefs"
+)
+
+// parkedMark stands between the name of an mbox that was parked and the time
+// of its flip: "NAME.mailferry-20060102T150405Z".
+const (
+	parkedMark   = ".mailferry-"
+	parkedLayout = "20060102T150405Z"
+)
+
+// parkedName is the name that an mbox gets after the flip.
+func parkedName(name string, flip time.Time) string {
+	return name + parkedMark + flip.UTC().Format(parkedLayout)
+}
+
+// unparked returns the name that a parked mbox had.
+func unparked(name string) (live string, parked bool) {
+	at := strings.LastIndex(name, parkedMark)
+	if at <= 0 {
+		return name, false
+	}
+	if _, err := time.Parse(parkedLayout, name[at+len(parkedMark):]); err != nil {
+		return name, false
+	}
+	return name[:at], true
+}
+
+// findAccount lists the mailboxes of an account: its spool as INBOX, and what
+// is in its folder trees. It is called as the user, and fails where an
+// account's mail can't be told from somebody else's. An account may have no
+// mail at all.
+func findAccount(a account.Account) (*tree, error) { return findMail(a, false) }
+
+// findParked lists the mailboxes that were parked when the account was flipped.
+func findParked(a account.Account) (*tree, error) { return findMail(a, true) }
+
+func findMail(a account.Account, parked bool) (*tree, error) {
+	t := &tree{owner: a.UID, parked: parked}
+	err := t.addSpool(a)
+	for _, path := range a.Folders {
+		if err != nil {
+			break
+		}
+		err = t.addTree(safefs.OpenFor(path, a.UID))
+		if errors.Is(err, fs.ErrNotExist) {
+			err = nil // no folders, only INBOX
+		}
+	}
+	if err != nil {
+		t.close()
+		return nil, err
+	}
+	t.arrange()
+	return t, nil
+}
+
+// addSpool adds INBOX, if there is mail.
+func (t *tree) addSpool(a account.Account) error {
+	dir, err := safefs.OpenFor(filepath.Dir(a.Spool), a.UID)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	t.roots = append(t.roots, dir)
+	name := filepath.Base(a.Spool)
+	if t.parked {
+		if name, err = newestParked(dir, name); name == "" || err != nil {
+			return err
+		}
+	}
+	err = t.add(dir, source{path: filepath.Join(dir.Path(), name), root: dir, file: name, named: true})
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// newestParked finds the parked mbox of the last flip; "" if there is none.
+func newestParked(dir *safefs.Dir, live string) (newest string, err error) {
+	err = dir.Names(func(name string) error {
+		if was, parked := unparked(name); parked && was == live && name > newest {
+			newest = name
+		}
+		return nil
+	})
+	return newest, err
+}

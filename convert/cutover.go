@@ -1,0 +1,453 @@
+package convert
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"slices"
+	"syscall"
+	"time"
+
+	"mailferry/internal/safefs"
+	"mailferry/mbox"
+	"mailferry/semaphore"
+)
+
+// cutover moves one account, whose staging is nearly what the mailboxes are:
+//
+//	prepare → hold → gate → lock → delta → sync → verify → publish → flip → park → release
+//
+// Whatever goes wrong before the flip, the semaphore goes back to mbox, and all
+// but staging is as it was. Behind the flip nothing is undone: what is left to
+// do there, the next run does.
+type cutover struct {
+	*stage
+	run   string
+	limit time.Duration // of the hold
+	pace  Pace
+
+	sem       *semaphore.Semaphore
+	toMaildir *semaphore.Prepared
+	toMbox    *semaphore.Prepared
+	gate      *semaphore.Gate
+	gateDir   *safefs.Dir
+	found     *tree
+	locks     []locked
+	sync      *safefs.Dir // opened before the first write of the delta
+	published bool
+	flipped   time.Time
+	report    *Round
+}
+
+// locked is a locked mailbox and the directory that it lies in.
+type locked struct {
+	*mbox.Held
+	dir *safefs.Dir
+	src source
+}
+
+// Cut tells of a cutover that reached the flip.
+type Cut struct {
+	*Round
+	Hold     time.Duration // for which deliveries and logins waited
+	Parked   []string      // paths of the mboxes now
+	Warnings []error       // what was left undone behind the flip, for the next run
+}
+
+// do carries the cutover out. An error means that the user is on his mbox, as
+// he was, unless it is or wraps a *Stuck.
+func (c *cutover) do(ctx context.Context) (*Cut, error) {
+	if err := c.prepare(); err != nil {
+		return nil, errors.Join(err, c.tidy())
+	}
+	start := time.Now()
+	ctx, cancel := context.WithTimeoutCause(ctx, c.limit, errHoldLimit)
+	defer cancel()
+	err := c.hold(start.Add(c.limit))
+	if err == nil {
+		err = asUser(c.account, func() error { return c.underLocks(ctx) })
+	}
+	if err == nil && ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	if err == nil {
+		err = c.toMaildir.Flip()
+	}
+	if err != nil && !errors.Is(err, semaphore.ErrNotDurable) {
+		return nil, errors.Join(c.undo(err), c.tidy())
+	}
+	c.flipped = time.Now()
+	cut := &Cut{Round: c.report, Hold: c.flipped.Sub(start)}
+	cut.Warnings = c.after(cut)
+	if err := errors.Join(err, c.tidy()); err != nil {
+		cut.Warnings = append(cut.Warnings, err)
+	}
+	return cut, nil
+}
+
+var errHoldLimit = errors.New("the hold limit was reached, and the cutover undone; it will be shorter when the mailbox is at rest")
+
+// Stuck says that a user could not be brought back to his mbox: the semaphore
+// still says hold, so that his mail waits and nothing is lost.
+type Stuck struct {
+	User string
+	Err  error // why it could not be put back
+}
+
+func (e *Stuck) Error() string {
+	return fmt.Sprintf("%s is still held, and his mail is deferred; run mailferry again to bring him back to mbox: %v", e.User, e.Err)
+}
+
+func (e *Stuck) Unwrap() error { return e.Err }
+
+// prepare makes all that has to be made: from the hold on, files are renamed
+// and a few bytes written.
+func (c *cutover) prepare() (err error) {
+	if c.sem, err = semaphore.For(c.account.Semaphore); err != nil {
+		return err
+	}
+	state, err := c.sem.Get()
+	if err != nil {
+		return err
+	}
+	if state != semaphore.Mbox {
+		return fmt.Errorf("the semaphore of %s says %s, not mbox: left alone", c.account.Name, state)
+	}
+	meta, err := c.meta(2)
+	if err != nil {
+		return err
+	}
+	if c.toMaildir, err = c.sem.Prepare(semaphore.Maildir, meta); err != nil {
+		return err
+	}
+	c.toMbox, err = c.sem.Prepare(semaphore.Mbox, meta)
+	return err
+}
+
+// meta is that of a change, so many epochs from now.
+func (c *cutover) meta(ahead uint64) (semaphore.Meta, error) {
+	last, err := c.sem.Meta()
+	return semaphore.Meta{Epoch: last.Epoch + ahead, Run: c.run}, err
+}
+
+// hold defers deliveries and lets logins wait: the authority first, then the
+// mirror, both durable.
+func (c *cutover) hold(deadline time.Time) error {
+	meta, err := c.meta(1)
+	if err != nil {
+		return err
+	}
+	meta.Deadline = deadline
+	if err := c.sem.Hold(meta); err != nil {
+		return err
+	}
+	return c.mirror(semaphore.Hold)
+}
+
+func (c *cutover) mirror(state semaphore.State) error {
+	return asUser(c.account, func() error { return writeMirror(c.account.Mirror, c.account.UID, state) })
+}
+
+// writeMirror copies the authority's state to the home; it runs as the user.
+func writeMirror(path string, uid int, state semaphore.State) error {
+	if path == "" {
+		return nil
+	}
+	dir, err := safefs.OpenFor(filepath.Dir(path), uid)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return semaphore.WriteMirror(dir.Fd(), filepath.Base(path), state)
+}
+
+// underLocks is what happens while nobody else may touch the mail.
+func (c *cutover) underLocks(ctx context.Context) (err error) {
+	if err := c.takeGate(ctx); err != nil {
+		return err
+	}
+	if err := c.lockAll(ctx); err != nil {
+		return err
+	}
+	if c.sync, err = c.parent.Again(); err != nil {
+		return err
+	}
+	r := c.round(c.pace)
+	r.held = true
+	if c.report, err = r.run(ctx, c.found); err != nil {
+		return err
+	}
+	if err := c.makeDurable(r); err != nil {
+		return err
+	}
+	if err := r.verify(ctx); err != nil {
+		return err
+	}
+	if err := c.stillOurs(); err != nil {
+		return err
+	}
+	if err := c.staging.PublishSynced(); err != nil {
+		return err
+	}
+	c.published = true
+	return nil
+}
+
+// takeGate waits for the deliveries that had read mbox before the hold.
+func (c *cutover) takeGate(ctx context.Context) (err error) {
+	if c.account.Gate == "" {
+		return nil
+	}
+	if c.gateDir, err = safefs.OpenFor(filepath.Dir(c.account.Gate), c.account.UID); err != nil {
+		return err
+	}
+	c.gate, err = semaphore.TakeGate(ctx, c.gateDir.Fd(), filepath.Base(c.account.Gate), semaphore.GateOptions{Timeout: remaining(ctx)})
+	return err
+}
+
+func remaining(ctx context.Context) time.Duration {
+	deadline, _ := ctx.Deadline()
+	return time.Until(deadline)
+}
+
+// lockAll locks every mailbox of the account.
+func (c *cutover) lockAll(ctx context.Context) (err error) {
+	if c.found, err = findAccount(c.account); err != nil {
+		return err
+	}
+	for _, src := range c.found.sources {
+		l, err := c.lock(ctx, src)
+		if err != nil {
+			return err
+		}
+		c.locks = append(c.locks, l)
+	}
+	return nil
+}
+
+func (c *cutover) lock(ctx context.Context, src source) (locked, error) {
+	dir, err := src.dir()
+	if err != nil {
+		return locked{}, err
+	}
+	o := c.Locks
+	o.Path, o.Owner, o.Timeout = src.path, c.account.UID, remaining(ctx)
+	o.WithGroup, err = groupOf(dir, c.account.UID)
+	if err != nil {
+		return locked{}, errors.Join(err, dir.Close())
+	}
+	held, err := mbox.Lock(ctx, dir.Fd(), src.file, o)
+	if err != nil {
+		return locked{}, errors.Join(err, dir.Close())
+	}
+	return locked{held, dir, src}, nil
+}
+
+// groupOf runs calls that make or remove names in a directory with its group,
+// where that is what lets users write to it: a spool of mode 2775.
+func groupOf(dir *safefs.Dir, uid int) (func(calls func() error) error, error) {
+	info, err := dir.Stat()
+	if err != nil {
+		return nil, err
+	}
+	st := info.Sys().(*syscall.Stat_t)
+	if int(st.Uid) == uid || st.Mode&0o002 != 0 || st.Mode&0o020 == 0 || st.Gid == 0 {
+		return func(calls func() error) error { return calls() }, nil
+	}
+	return func(calls func() error) error { return safefs.WithGroup(int(st.Gid), calls) }, nil
+}
+
+// manyFiles is from when on one sync of the filesystem, which waits for
+// everybody's writes, is quicker than one for each file.
+const manyFiles = 128
+
+// makeDurable syncs what the delta changed.
+func (c *cutover) makeDurable(r *round) error {
+	files := 0
+	for _, m := range c.report.Mailboxes {
+		files += len(m.fresh)
+	}
+	if r.remade || files > manyFiles {
+		return c.sync.SyncFS()
+	}
+	for i, m := range c.report.Mailboxes {
+		if len(m.fresh) == 0 && !m.lists {
+			continue
+		}
+		if err := r.syncFolder(c.found.at(c.report.Mailboxes[i].Path), m.fresh); err != nil {
+			return err
+		}
+	}
+	return r.staging.SyncRoot()
+}
+
+func (r *round) syncFolder(src source, fresh []string) error {
+	folder, err := r.staging.Folder(src.parts)
+	if err != nil {
+		return err
+	}
+	defer folder.Close()
+	return folder.Sync(fresh)
+}
+
+// at returns the source of that path, which the tree has.
+func (t *tree) at(path string) source {
+	return t.sources[slices.IndexFunc(t.sources, func(s source) bool { return s.path == path })]
+}
+
+// stillOurs is the last look before the Maildir gets its name: the locks hold,
+// and the mailboxes are those that were read, and no others.
+func (c *cutover) stillOurs() error {
+	for _, l := range c.locks {
+		if err := l.Check(); err != nil {
+			return err
+		}
+	}
+	if c.gate != nil {
+		if err := c.gate.Check(); err != nil {
+			return err
+		}
+	}
+	again, err := findAccount(c.account)
+	if err != nil {
+		return err
+	}
+	defer again.close()
+	same := slices.EqualFunc(c.found.sources, again.sources, func(a, b source) bool { return a.path == b.path && a.id == b.id })
+	if !same {
+		return &Busy{c.account.Spool}
+	}
+	return c.report.changedSince(again)
+}
+
+// undo brings the user back to his mbox, for the given reason.
+func (c *cutover) undo(why error) error {
+	var left error
+	back := asUser(c.account, func() error {
+		if c.published {
+			if err := c.staging.Unpublish(); err != nil {
+				return err
+			}
+		}
+		left = c.release() // a lock that is lost already changes nothing
+		return nil
+	})
+	if back == nil {
+		back = c.toMbox.Flip()
+	}
+	if back == nil {
+		back = c.mirror(semaphore.Mbox)
+	}
+	if back != nil {
+		return errors.Join(why, &Stuck{c.account.Name, back}, left)
+	}
+	return errors.Join(why, left)
+}
+
+// after is what remains behind the flip.
+func (c *cutover) after(cut *Cut) (warnings []error) {
+	if err := c.mirror(semaphore.Maildir); err != nil {
+		warnings = append(warnings, err)
+	}
+	var denied []locked
+	err := asUser(c.account, func() (err error) {
+		for _, l := range c.locks {
+			parked, perr := park(l, c.flipped)
+			switch {
+			case errors.Is(perr, fs.ErrPermission):
+				denied = append(denied, l)
+			case perr != nil:
+				err = errors.Join(err, perr)
+			default:
+				cut.Parked = append(cut.Parked, parked)
+			}
+		}
+		return errors.Join(err, removeManifests(c.staging))
+	})
+	if err != nil {
+		warnings = append(warnings, err)
+	}
+	for _, l := range denied {
+		parked, err := c.parkAsRoot(l)
+		if err != nil {
+			warnings = append(warnings, err)
+			continue
+		}
+		cut.Parked = append(cut.Parked, parked)
+	}
+	if err := asUser(c.account, c.release); err != nil {
+		warnings = append(warnings, err)
+	}
+	return warnings
+}
+
+// park gives a locked mbox the name under which it waits for the end of the
+// soak, for its owner alone.
+func park(l locked, flip time.Time) (path string, err error) {
+	group, err := groupOf(l.dir, int(statUID(l.Held)))
+	if err != nil {
+		return "", err
+	}
+	name := parkedName(l.src.file, flip)
+	if err := l.Check(); err != nil {
+		return "", err
+	}
+	if err := group(func() error { return l.dir.Rename(l.src.file, name, false) }); err != nil {
+		return "", err
+	}
+	return filepath.Join(l.dir.Path(), name), errors.Join(l.File.Chmod(0o600), l.dir.Sync())
+}
+
+func statUID(h *mbox.Held) uint32 {
+	info, err := h.File.Stat()
+	if err != nil {
+		return 0
+	}
+	return info.Sys().(*syscall.Stat_t).Uid
+}
+
+// parkAsRoot parks in a spool in which only root can rename. In a directory
+// that anybody else can write to, root does nothing.
+func (c *cutover) parkAsRoot(l locked) (string, error) {
+	info, err := l.dir.Stat()
+	if err != nil {
+		return "", err
+	}
+	if st := info.Sys().(*syscall.Stat_t); st.Uid != 0 || st.Mode&0o022 != 0 {
+		return "", fmt.Errorf("%s: may not be parked by its user, and others can write to the directory, so that root does not do it: it is left where it is, and is not read any more", l.src.path)
+	}
+	return park(l, c.flipped)
+}
+
+// release lets go of the locks and of the gate.
+func (c *cutover) release() (err error) {
+	for _, l := range c.locks {
+		err = errors.Join(err, l.Release(), l.dir.Close())
+	}
+	c.locks = nil
+	if c.gate != nil {
+		err = errors.Join(err, c.gate.Release())
+		c.gate = nil
+	}
+	return err
+}
+
+// tidy drops what was prepared or opened and is not needed any more.
+func (c *cutover) tidy() (err error) {
+	for _, p := range []*semaphore.Prepared{c.toMaildir, c.toMbox} {
+		if p != nil {
+			err = errors.Join(err, p.Discard())
+		}
+	}
+	for _, d := range []*safefs.Dir{c.gateDir, c.sync} {
+		if d != nil {
+			err = errors.Join(err, d.Close())
+		}
+	}
+	if c.found != nil {
+		c.found.close()
+	}
+	return err
+}

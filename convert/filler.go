@@ -1,0 +1,372 @@
+package convert
+
+import (
+	"bufio"
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"mailferry/maildir"
+	"mailferry/mbox"
+)
+
+// filler is a round at one mailbox: it walks the mbox and the manifest in step.
+type filler struct {
+	*round
+	src    source
+	in     *input
+	folder *maildir.Folder
+	was    *mailboxState // nil: the folder is empty
+	base   time.Time     // of the names, if none is to be continued
+	report *MailboxRound
+
+	old      *manifest
+	guid     [16]byte
+	validity uint32
+	keywords *keywords
+	uids     *maildir.UIDListWriter
+	uidList  *maildir.Revision
+	records  *bufio.Writer
+	recList  *maildir.Revision
+	stamp    time.Time // of the next name
+	namer    *maildir.Namer
+	line     []byte
+	state    mailboxState
+}
+
+// run fills the folder. In the end it is equal to the mbox; after an error it
+// has no state, and the next round begins it anew.
+func (f *filler) run(ctx context.Context) (state *mailboxState, err error) {
+	defer func() { err = errors.Join(err, f.close()) }()
+	if err := f.begin(); err != nil {
+		return nil, err
+	}
+	for {
+		e, err := f.in.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return nil, failed(f.src, err)
+		}
+		if err := f.entry(e); err != nil {
+			return nil, fmt.Errorf("%s: message at offset %d: %w", f.src.path, e.Offset, err)
+		}
+		if err := f.wait(ctx, e.Next()-e.Offset); err != nil {
+			return nil, err
+		}
+	}
+	if err := f.lists(); err != nil { // of an empty mailbox
+		return nil, err
+	}
+	if err := f.expungeRest(); err != nil {
+		return nil, err
+	}
+	return f.end()
+}
+
+// begin takes the folder out of accord, and up where the last round ended.
+func (f *filler) begin() (err error) {
+	if err := f.folder.RemoveList(mailboxName); err != nil {
+		return err
+	}
+	if f.old, err = openManifest(f.folder, f.was); err != nil {
+		return err
+	}
+	f.state = mailboxState{Version: manifestVersion, Settings: f.settings, Source: f.src.path, Stat: statOf(f.in.before), Scanned: f.start.UnixNano()}
+	f.stamp = f.base
+	if f.was != nil {
+		// Names go on behind the last one, or behind all that the last round
+		// could have given, whichever is later.
+		f.state.Unchecked = f.was.Unchecked
+		if last := time.UnixMicro(f.was.Stamp); f.base.UnixNano() < f.was.Scanned {
+			f.stamp = last
+		}
+	}
+	f.namer = maildir.NewNamer(f.stamp, os.Getpid(), f.host)
+	return nil
+}
+
+// wait tells who watches, and keeps to the pace.
+func (f *filler) wait(ctx context.Context, bytes int64) error {
+	if f.pace.Progress != nil {
+		f.pace.Progress(bytes)
+	}
+	if f.pace.Throttle != nil && !f.held {
+		return f.pace.Throttle(ctx, bytes)
+	}
+	return ctx.Err()
+}
+
+// lists begins the lists, once the first message has told the mailbox's state.
+func (f *filler) lists() (err error) {
+	if f.keywords != nil {
+		return nil
+	}
+	if err := f.identity(); err != nil {
+		return err
+	}
+	if f.keywords, err = newKeywords(f.src, f.in.Keywords(), f.Scan); err != nil {
+		return err
+	}
+	if f.recList, err = f.folder.Revise(manifestName); err != nil {
+		return err
+	}
+	f.records = bufio.NewWriterSize(f.recList, 1<<16)
+	next := uint32(0)
+	if f.was != nil {
+		next = f.was.NextUID
+	}
+	f.uids, f.uidList, err = f.folder.ReviseUIDs(f.validity, f.guid, next)
+	return err
+}
+
+// identity settles the UIDVALIDITY and the GUID, which outlive a round.
+func (f *filler) identity() error {
+	f.validity = f.in.UIDValidity()
+	if f.was == nil {
+		if f.validity == 0 {
+			f.validity = uint32(f.start.Unix())
+		}
+		rand.Read(f.guid[:])
+		return nil
+	}
+	if f.validity == 0 {
+		f.validity = f.was.UIDValidity
+	}
+	if _, err := hex.Decode(f.guid[:], []byte(f.was.GUID)); err != nil || len(f.was.GUID) != 2*len(f.guid) {
+		return fmt.Errorf("%s: %w", mailboxName, errAltered)
+	}
+	return nil
+}
+
+// entry brings one message up to date.
+func (f *filler) entry(e *mbox.Entry) error {
+	state := f.in.State(e)
+	if err := f.lists(); err != nil || state.Pseudo {
+		return err
+	}
+	f.state.Messages++
+	at, err := f.old.find(e.Digest)
+	if err != nil {
+		return fmt.Errorf("%w: %w", errAltered, err)
+	}
+	flags := systemFlags(state.Flags) | f.keywords.flags(state)
+	r := record{offset: e.Offset, length: e.Next() - e.Offset, uid: state.UID, digest: e.Digest}
+	if !e.Date.IsZero() {
+		r.date = e.Date.Unix()
+	}
+	if at < 0 {
+		err = f.write(e, flags, &r)
+	} else {
+		err = f.keep(e, flags, &r, at)
+	}
+	if err == nil {
+		err = f.note(e, &r)
+	}
+	if reason := unrepresentable(err); reason != "" {
+		return f.quarantine(e, &r, reason)
+	}
+	f.state.Bytes += e.Size
+	return err
+}
+
+// note enters a message into the lists.
+func (f *filler) note(e *mbox.Entry, r *record) error {
+	entry := maildir.UIDEntry{UID: r.uid, Name: r.unique(), UIDL: uidl(f.in.Scanner, e, r.uid, f.validity)}
+	if err := f.uids.Add(entry); err != nil {
+		return err
+	}
+	f.line = r.append(f.line[:0])
+	_, err := f.records.Write(f.line)
+	return err
+}
+
+// write makes the file of a message that is not there yet.
+func (f *filler) write(e *mbox.Entry, flags maildir.Flags, r *record) error {
+	name := f.namer.Append(f.line[:0], e.Size, e.VSize)
+	f.stamp = f.stamp.Add(time.Microsecond)
+	r.name = string(flags.Append(append(name, maildir.InfoPrefix...)))
+	m := maildir.Message{Size: e.Size, VSize: e.VSize, Date: e.Date, Flags: flags}
+	f.state.Unchecked++
+	if err := f.folder.Create(r.name, m, f.in.WriteContent); err != nil {
+		return err
+	}
+	f.report.Written++
+	f.report.WrittenBytes += e.Size
+	f.touched(r.name)
+	return nil
+}
+
+// keep takes over the file of a message, which at others of the manifest come
+// before: those are in the mbox no more.
+func (f *filler) keep(e *mbox.Entry, flags maildir.Flags, r *record, at int) error {
+	for range at {
+		if err := f.expunge(); err != nil {
+			return err
+		}
+	}
+	was := f.old.ahead[0]
+	f.old.drop()
+	r.file, r.name = was.file, string(flags.Append([]byte(was.unique()+maildir.InfoPrefix)))
+	if r.name == was.name && r.date == was.date {
+		return nil
+	}
+	return f.alter(e, &was, r)
+}
+
+// alter gives a file its new flags and date. It must be the file that was read
+// back, if it was.
+func (f *filler) alter(e *mbox.Entry, was, r *record) error {
+	if was.file.Ino != 0 {
+		if now, err := f.folder.Identify(was.name); err != nil || now != was.file {
+			return altered(err)
+		}
+	}
+	if r.name != was.name {
+		if err := f.folder.Rename(was.name, r.name); err != nil {
+			return altered(err)
+		}
+		f.report.Reflagged++
+	}
+	if r.date != was.date && !e.Date.IsZero() {
+		if err := f.folder.SetDate(r.name, e.Date); err != nil {
+			return altered(err)
+		}
+	}
+	f.touched(r.name)
+	if was.file.Ino == 0 {
+		return nil
+	}
+	now, err := f.folder.Identify(r.name)
+	r.file = now
+	if err != nil {
+		return altered(err)
+	}
+	return nil
+}
+
+// altered tells why a file of staging is not as it was left; err may be nil.
+func altered(err error) error {
+	switch {
+	case err == nil:
+		return errAltered
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrExist):
+		return fmt.Errorf("%w: %w", errAltered, err)
+	}
+	return err
+}
+
+// expunge removes the next message of the manifest.
+func (f *filler) expunge() error {
+	r := f.old.ahead[0]
+	f.old.drop()
+	if err := f.folder.Remove(r.name); err != nil {
+		return altered(err)
+	}
+	if r.file.Ino == 0 {
+		f.state.Unchecked--
+	}
+	f.report.Removed++
+	f.report.lists = true
+	return nil
+}
+
+func (f *filler) expungeRest() error {
+	for {
+		head, err := f.old.head()
+		if err != nil {
+			return fmt.Errorf("%w: %w", errAltered, err)
+		}
+		if head == nil {
+			return nil
+		}
+		if err := f.expunge(); err != nil {
+			return err
+		}
+	}
+}
+
+// touched remembers a file that a cutover has to sync by itself.
+func (f *filler) touched(name string) {
+	if f.held {
+		f.report.fresh = append(f.report.fresh, name)
+	}
+}
+
+// unrepresentable tells why a message can't be a file here; "" when it could
+// be, or when the error is about something else.
+func unrepresentable(err error) string {
+	var refused *maildir.EntryError
+	switch {
+	case errors.Is(err, unix.EFBIG):
+		return "it is larger than the filesystem takes for one file"
+	case errors.Is(err, unix.ENAMETOOLONG):
+		return "its file name would be longer than the filesystem takes"
+	case errors.As(err, &refused):
+		return refused.Error()
+	}
+	return ""
+}
+
+// quarantine leaves a message out of the folder.
+func (f *filler) quarantine(e *mbox.Entry, r *record, reason string) error {
+	f.state.Quarantined = append(f.state.Quarantined, Quarantined{f.src.name(), e.Offset, e.Next() - e.Offset, r.uid, reason})
+	if r.file.Ino == 0 {
+		f.state.Unchecked--
+	}
+	err := f.folder.Remove(r.name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// end writes the lists, and the state last.
+func (f *filler) end() (*mailboxState, error) {
+	if err := errors.Join(f.records.Flush(), f.uids.Close(f.in.NextUID())); err != nil {
+		return nil, err
+	}
+	f.state.Manifest = f.recList.Size()
+	for _, list := range []*maildir.Revision{f.recList, f.uidList} {
+		changed, err := list.Commit()
+		if err != nil {
+			return nil, err
+		}
+		f.report.lists = f.report.lists || changed
+	}
+	changed, err := f.folder.ReviseKeywords(f.keywords.table)
+	if err != nil {
+		return nil, err
+	}
+	f.report.lists = f.report.lists || changed
+	if err := f.in.unchanged(f.src.path); err != nil && f.held {
+		return nil, err
+	}
+	f.state.UIDValidity, f.state.NextUID, f.state.GUID = f.validity, f.in.NextUID(), hex.EncodeToString(f.guid[:])
+	f.state.Stamp = f.stamp.UnixMicro()
+	f.state.Careful, f.state.Oddities, f.state.Left = f.in.CarefulCount(), f.in.Oddities().Total(), f.keywords.leftovers()
+	return &f.state, writeState(f.folder, &f.state)
+}
+
+// close releases what an error left open.
+func (f *filler) close() error {
+	var err error
+	if f.old != nil {
+		err = f.old.close()
+	}
+	for _, list := range []*maildir.Revision{f.recList, f.uidList} {
+		if list != nil {
+			err = errors.Join(err, list.Close())
+		}
+	}
+	return err
+}

@@ -1,0 +1,224 @@
+package convert
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"mailferry/internal/message"
+	"mailferry/maildir"
+)
+
+// Altered says that staging does not hold what was written there. The user is
+// left on his mbox; staging is to be thrown away.
+type Altered struct {
+	Path string
+	Text string
+}
+
+func (e *Altered) Error() string { return fmt.Sprintf("%q %s", e.Path, e.Text) }
+
+// verify proves that staging holds what its manifests say: it reads every
+// message that was not yet read back and compares the digest with the mbox's;
+// of the others it asks whether the file is still the same. It compares the
+// lists with the files, and their number.
+//
+// After the sync of a precopy it is called once; under the locks of a cutover
+// again, when only the delta is left to be read.
+func (r *round) verify(ctx context.Context) error {
+	dirs, err := r.staging.Dirs()
+	for _, dir := range dirs {
+		if err == nil {
+			err = r.verifyFolder(ctx, dir)
+		}
+	}
+	return err
+}
+
+func (r *round) verifyFolder(ctx context.Context, dir string) error {
+	folder, err := r.staging.FolderAt(dir)
+	if err != nil {
+		return err
+	}
+	defer folder.Close()
+	state, err := readState(folder, r.settings)
+	if err != nil {
+		return err
+	}
+	if state == nil {
+		return r.verifyBare(folder, dir)
+	}
+	b := &readBack{round: r, folder: folder, state: state}
+	return b.run(ctx)
+}
+
+// verifyBare allows one folder without a mailbox: the INBOX of an account that
+// has none, and the parents of layout fs.
+func (r *round) verifyBare(folder *maildir.Folder, dir string) error {
+	return folder.Names(func(name string) error {
+		return &Altered{folder.Path(name), "is in a folder that no mailbox accounts for"}
+	})
+}
+
+// readBack verifies one folder.
+type readBack struct {
+	*round
+	folder *maildir.Folder
+	state  *mailboxState
+
+	list    *os.File // the manifest, open to mark; nil before the first mark
+	measure *message.Measure
+	buffer  []byte
+	files   int
+}
+
+func (b *readBack) run(ctx context.Context) (err error) {
+	defer func() {
+		if b.list != nil {
+			err = errors.Join(err, b.list.Close())
+		}
+	}()
+	if err := b.records(ctx); err != nil {
+		return err
+	}
+	if err := b.count(); err != nil {
+		return err
+	}
+	if b.list == nil {
+		return nil
+	}
+	b.state.Unchecked = 0
+	return writeState(b.folder, b.state)
+}
+
+// records walks the manifest and the uidlist in step.
+func (b *readBack) records(ctx context.Context) error {
+	manifest, err := b.folder.OpenList(manifestName)
+	if err != nil {
+		return err
+	}
+	defer manifest.Close()
+	uids, err := b.folder.OpenList(maildir.UIDListName)
+	if err != nil {
+		return err
+	}
+	defer uids.Close()
+	lines := bufio.NewReaderSize(io.NewSectionReader(manifest, 0, b.state.Manifest), 1<<16)
+	at := int64(0)
+	header, err := maildir.ScanUIDList(uids, func(u maildir.UIDEntry) error {
+		line, err := lines.ReadSlice('\n')
+		if err != nil {
+			return &Altered{uids.Name(), fmt.Sprintf("has a line for UID %d that the manifest has not", u.UID)}
+		}
+		r, err := parseRecord(line[:len(line)-1])
+		if err == nil && (r.uid != u.UID || r.unique() != u.Name) {
+			err = fmt.Errorf("says UID %d, file %q, and the manifest UID %d, file %q", u.UID, u.Name, r.uid, r.unique())
+		}
+		if err != nil {
+			return &Altered{uids.Name(), err.Error()}
+		}
+		if err := b.message(&r, at+r.markAt(line[:len(line)-1])); err != nil {
+			return err
+		}
+		at += int64(len(line))
+		b.files++
+		return ctx.Err()
+	})
+	switch {
+	case err != nil:
+		return err
+	case at != b.state.Manifest:
+		return &Altered{uids.Name(), "has fewer lines than the manifest"}
+	case header.UIDValidity != b.state.UIDValidity || header.NextUID != b.state.NextUID:
+		return &Altered{uids.Name(), fmt.Sprintf("has UIDVALIDITY %d and next UID %d, not %d and %d", header.UIDValidity, header.NextUID, b.state.UIDValidity, b.state.NextUID)}
+	case b.files+len(b.state.Quarantined) != b.state.Messages:
+		return &Altered{uids.Name(), fmt.Sprintf("has %d messages, with %d in quarantine, of the mbox's %d", b.files, len(b.state.Quarantined), b.state.Messages)}
+	}
+	return nil
+}
+
+// message proves one file, and marks it in the manifest when it was read.
+func (b *readBack) message(r *record, markAt int64) error {
+	now, err := b.folder.Identify(r.name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return &Altered{b.folder.Path(r.name), "is gone"}
+	}
+	if err != nil {
+		return err
+	}
+	if r.file.Ino != 0 {
+		if now != r.file {
+			return &Altered{b.folder.Path(r.name), "was changed since it was read back"}
+		}
+		return nil
+	}
+	if err := b.read(r); err != nil {
+		return err
+	}
+	r.file = now
+	return b.mark(r, markAt)
+}
+
+// read compares the bytes of a file with the digest of the message in the mbox.
+func (b *readBack) read(r *record) error {
+	f, err := b.folder.Open(r.name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if b.measure == nil {
+		b.measure, b.buffer = message.NewMeasure(), make([]byte, 1<<16)
+	}
+	b.measure.Reset()
+	if _, err := io.CopyBuffer(b.measure, onlyReader{f}, b.buffer); err != nil {
+		return err
+	}
+	name, err := maildir.ParseName(r.name)
+	switch {
+	case err != nil:
+		return err
+	case b.measure.Digest() != r.digest:
+		return &Altered{b.folder.Path(r.name), fmt.Sprintf("has SHA-256 %x, and the message in the mbox %x", b.measure.Digest(), r.digest)}
+	case b.measure.Size != name.Size || b.measure.VSize != name.VSize:
+		return &Altered{b.folder.Path(r.name), fmt.Sprintf("has %d bytes, %d with CRLFs, which is not what its name says", b.measure.Size, b.measure.VSize)}
+	}
+	if !b.held {
+		unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED) // nobody else reads it yet
+	}
+	return nil
+}
+
+// onlyReader hides WriteTo, which would not use the buffer.
+type onlyReader struct{ io.Reader }
+
+// mark enters what identifies the file into the manifest, where it stands.
+func (b *readBack) mark(r *record, at int64) (err error) {
+	if b.list == nil {
+		if err := b.folder.RemoveList(mailboxName); err != nil {
+			return err
+		}
+		if b.list, err = b.folder.UpdateList(manifestName); err != nil {
+			return err
+		}
+	}
+	_, err = b.list.WriteAt(r.appendMark(nil), at)
+	return err
+}
+
+// count demands that there is no file beside those of the manifest.
+func (b *readBack) count() error {
+	files := 0
+	if err := b.folder.Names(func(string) error { files++; return nil }); err != nil {
+		return err
+	}
+	if files != b.files {
+		return &Altered{b.folder.Path(""), fmt.Sprintf("has %d files, and the manifest %d", files, b.files)}
+	}
+	return nil
+}

@@ -1,0 +1,253 @@
+package convert
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"mailferry/internal/account"
+	"mailferry/maildir"
+)
+
+// A round makes a staging Maildir equal to an account's mailboxes as they are
+// now. The first writes every message (precopy); later ones write what came,
+// remove what went, rename what was flagged (delta). A round always reads a
+// mailbox that was changed from its start to its end, by the same rules: what
+// an earlier one saw only tells which messages are there already, byte for
+// byte. A mailbox that was not changed is not read.
+//
+// A round runs as the user, in one thread.
+type round struct {
+	Site
+	account  account.Account
+	staging  *maildir.Staging
+	pace     Pace
+	start    time.Time
+	host     string
+	settings string
+	held     bool // the mailboxes are locked: speed counts more than the page cache
+	remade   bool // a folder was begun, removed or made anew
+}
+
+// Round tells what a round found and did.
+type Round struct {
+	Mailboxes   []MailboxRound `json:"mailboxes"`
+	Skips       []Skip         `json:"skips,omitempty"`
+	Quarantined []Quarantined  `json:"quarantined,omitempty"`
+	Messages    int            `json:"messages"` // in the mboxes; those in quarantine too
+	Bytes       int64          `json:"bytes"`    // of the messages in staging
+	Changes
+}
+
+// Changes counts what a round changed in staging.
+type Changes struct {
+	Written      int   `json:"written"`
+	WrittenBytes int64 `json:"written_bytes"`
+	Removed      int   `json:"removed"`
+	Reflagged    int   `json:"reflagged"`
+}
+
+// MailboxRound is the part of one mailbox.
+type MailboxRound struct {
+	Name     string        `json:"name"`
+	Path     string        `json:"path"`
+	Messages int           `json:"messages"`
+	Bytes    int64         `json:"bytes"`
+	Careful  int           `json:"careful"` // messages by the careful reading
+	Oddities int           `json:"oddities"`
+	Left     []LeftKeyword `json:"left,omitempty"`
+	Changes
+
+	stat  stat     // of the mbox that the round read
+	fresh []string // files of cur that are new or have a new name
+	lists bool     // a list was changed
+}
+
+// newRound begins a round at an account's staging.
+func newRound(s Site, a account.Account, staging *maildir.Staging, pace Pace) *round {
+	s.Scan.Digest = true
+	return &round{Site: s, account: a, staging: staging, pace: pace, start: time.Now(), host: hostname(), settings: s.settings()}
+}
+
+// settings are what decides the content of files beside the mbox.
+func (s Site) settings() string {
+	zone := time.Local
+	if s.Scan.Zone != nil {
+		zone = s.Scan.Zone
+	}
+	return fmt.Sprintf("%s quoting=%d eol=%d zone=%s correct=%t", s.Scan.Profile.Name, s.Scan.Quoting, s.Scan.EOL, zone, s.Scan.CorrectDates)
+}
+
+// run brings all mailboxes and lists of the account up to date.
+func (r *round) run(ctx context.Context, found *tree) (*Round, error) {
+	report := &Round{Skips: found.skips}
+	base := r.start.Add(-nameSpan(found.bytes()) - time.Duration(len(found.sources))*time.Microsecond)
+	wanted := map[string]bool{".": true}
+	for _, src := range found.sources {
+		m, err := r.mailbox(ctx, src, base, report)
+		base = base.Add(nameSpan(src.size) + time.Microsecond)
+		if isSkippable(err) && !src.named {
+			report.Skips = append(report.Skips, skipOf(src.path, err))
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		report.add(m)
+		dir, err := r.Folders.Dir(src.parts)
+		if err != nil {
+			return nil, err
+		}
+		wanted[dir] = true
+	}
+	return report, errors.Join(r.inbox(found), r.dropOthers(wanted), r.subscribe(found, report))
+}
+
+func (r *Round) add(m MailboxRound) {
+	r.Mailboxes = append(r.Mailboxes, m)
+	r.Messages += m.Messages
+	r.Bytes += m.Bytes
+	r.Written += m.Written
+	r.WrittenBytes += m.WrittenBytes
+	r.Removed += m.Removed
+	r.Reflagged += m.Reflagged
+}
+
+// inbox makes an empty INBOX for an account that has no spool.
+func (r *round) inbox(found *tree) error {
+	if len(found.sources) > 0 && len(found.sources[0].parts) == 0 {
+		return nil
+	}
+	folder, err := r.staging.Folder(nil)
+	if err != nil {
+		return err
+	}
+	return errors.Join(folder.Clear(manifestName, mailboxName), folder.Close())
+}
+
+// dropOthers removes folders whose mailboxes are gone.
+func (r *round) dropOthers(wanted map[string]bool) error {
+	dirs, err := r.staging.Dirs()
+	for _, dir := range dirs {
+		if !wanted[dir] && err == nil {
+			r.remade = true
+			err = r.staging.RemoveDir(dir)
+		}
+	}
+	return err
+}
+
+func (r *round) subscribe(found *tree, report *Round) error {
+	if !found.hasList {
+		return r.staging.Unsubscribe()
+	}
+	refused, err := r.staging.Resubscribe(found.subscribed)
+	for _, f := range refused {
+		report.Skips = append(report.Skips, skipOf("subscription", f))
+	}
+	return err
+}
+
+// errAltered says that a staging folder is not what its manifest says. Nothing
+// is lost by it, for the mbox is what counts: the folder is begun anew.
+var errAltered = errors.New("staging was altered by somebody else")
+
+// mailbox brings the folder of one mailbox up to date.
+func (r *round) mailbox(ctx context.Context, src source, base time.Time, report *Round) (m MailboxRound, err error) {
+	m, err = r.attempt(ctx, src, base, report, false)
+	if errors.Is(err, errAltered) {
+		m, err = r.attempt(ctx, src, base, report, true)
+	}
+	return m, err
+}
+
+func (r *round) attempt(ctx context.Context, src source, base time.Time, report *Round, anew bool) (m MailboxRound, err error) {
+	m = MailboxRound{Name: src.name(), Path: src.path}
+	if _, err := r.Folders.Dir(src.parts); err != nil {
+		return m, err
+	}
+	in, err := open(src, r.Scan)
+	if err != nil {
+		return m, opened(src, err)
+	}
+	defer in.Close()
+	folder, err := r.staging.Folder(src.parts)
+	if err != nil {
+		return m, err
+	}
+	defer folder.Close()
+	was, err := readState(folder, r.settings)
+	if err != nil {
+		return m, err
+	}
+	now := statOf(in.before)
+	if was != nil && !anew && was.covers(now, r.settings) {
+		m.fill(was, report)
+		m.stat = now
+		return m, nil
+	}
+	if was == nil || anew {
+		was, r.remade = nil, true
+		if err := folder.Clear(manifestName, mailboxName); err != nil {
+			return m, err
+		}
+	}
+	keep := r.cacheOf(in.File, now.Size)
+	defer keep.restore()
+	f := &filler{round: r, src: src, in: in, folder: folder, was: was, base: base, report: &m}
+	state, err := f.run(ctx)
+	if err != nil {
+		return m, err
+	}
+	m.fill(state, report)
+	m.stat = now
+	return m, nil
+}
+
+// fill takes what the state of a folder says into the reports.
+func (m *MailboxRound) fill(s *mailboxState, report *Round) {
+	m.Messages, m.Bytes, m.Careful, m.Oddities, m.Left = s.Messages, s.Bytes, s.Careful, s.Oddities, s.Left
+	report.Quarantined = append(report.Quarantined, s.Quarantined...)
+}
+
+// opened leaves an error that is a reason to skip as it is.
+func opened(src source, err error) error {
+	if isSkippable(err) {
+		return err
+	}
+	return failed(src, err)
+}
+
+// changedSince names the first mailbox that is not what the round read; it is
+// called when all have been read, or under their locks.
+func (m *Round) changedSince(found *tree) error {
+	for _, src := range found.sources {
+		i := slices.IndexFunc(m.Mailboxes, func(b MailboxRound) bool { return b.Path == src.path })
+		if i < 0 {
+			continue // skipped
+		}
+		f, err := src.open()
+		if err != nil {
+			return fmt.Errorf("%s: %w", src.path, err)
+		}
+		info, err := f.Stat()
+		if err = errors.Join(err, f.Close()); err != nil {
+			return fmt.Errorf("%s: %w", src.path, err)
+		}
+		if statOf(info) != m.Mailboxes[i].stat {
+			return &Busy{src.path}
+		}
+	}
+	return nil
+}
+
+// removeManifests takes our own lists out of a Maildir.
+func removeManifests(staging *maildir.Staging) error {
+	dirs, err := staging.Dirs()
+	for _, dir := range dirs {
+		err = errors.Join(err, staging.RemoveLists(dir, manifestName, mailboxName))
+	}
+	return err
+}
