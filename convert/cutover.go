@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"time"
 
+	"mailferry/internal/account"
 	"mailferry/internal/safefs"
 	"mailferry/mbox"
 	"mailferry/semaphore"
@@ -28,17 +29,18 @@ type cutover struct {
 	limit time.Duration // of the hold
 	pace  Pace
 
-	sem       *semaphore.Semaphore
-	toMaildir *semaphore.Prepared
-	toMbox    *semaphore.Prepared
-	gate      *semaphore.Gate
-	gateDir   *safefs.Dir
-	found     *tree
-	locks     []locked
-	sync      *safefs.Dir // opened before the first write of the delta
-	published bool
-	flipped   time.Time
-	report    *Round
+	spoolGroup int // that the user's threads may take; 0: none
+	sem        *semaphore.Semaphore
+	toMaildir  *semaphore.Prepared
+	toMbox     *semaphore.Prepared
+	gate       *semaphore.Gate
+	gateDir    *safefs.Dir
+	found      *tree
+	locks      []locked
+	sync       *safefs.Dir // opened before the first write of the delta
+	published  bool
+	flipped    time.Time
+	report     *Round
 }
 
 // locked is a locked mailbox and the directory that it lies in.
@@ -67,7 +69,7 @@ func (c *cutover) do(ctx context.Context) (*Cut, error) {
 	defer cancel()
 	err := c.hold(start.Add(c.limit))
 	if err == nil {
-		err = asUser(c.account, func() error { return c.underLocks(ctx) })
+		err = c.asUser(func() error { return c.underLocks(ctx) })
 	}
 	if err == nil && ctx.Err() != nil {
 		err = context.Cause(ctx)
@@ -105,6 +107,9 @@ func (e *Stuck) Unwrap() error { return e.Err }
 // prepare makes all that has to be made: from the hold on, files are renamed
 // and a few bytes written.
 func (c *cutover) prepare() (err error) {
+	if c.spoolGroup, err = spoolGroup(c.account); err != nil {
+		return err
+	}
 	if c.sem, err = semaphore.For(c.account.Semaphore); err != nil {
 		return err
 	}
@@ -234,10 +239,7 @@ func (c *cutover) lock(ctx context.Context, src source) (locked, error) {
 	}
 	o := c.Locks
 	o.Path, o.Owner, o.Timeout = src.path, c.account.UID, remaining(ctx)
-	o.WithGroup, err = groupOf(dir, c.account.UID)
-	if err != nil {
-		return locked{}, errors.Join(err, dir.Close())
-	}
+	o.WithGroup = func(calls func() error) error { return inGroup(dir, calls) }
 	held, err := mbox.Lock(ctx, dir.Fd(), src.file, o)
 	if err != nil {
 		return locked{}, errors.Join(err, dir.Close())
@@ -245,18 +247,47 @@ func (c *cutover) lock(ctx context.Context, src source) (locked, error) {
 	return locked{held, dir, src}, nil
 }
 
-// groupOf runs calls that make or remove names in a directory with its group,
-// where that is what lets users write to it: a spool of mode 2775.
-func groupOf(dir *safefs.Dir, uid int) (func(calls func() error) error, error) {
+// asUser works as the user who may, where it matters, take the group of the spool.
+func (c *cutover) asUser(work func() error) error {
+	return safefs.AsUser(safefs.Identity{UID: c.account.UID, GID: c.account.GID, Groups: c.account.Groups, Spool: c.spoolGroup}, work)
+}
+
+// spoolGroup is the group that makes names in the account's spool, where only
+// that lets users do so: a spool of mode 2775. 0 where they need none.
+func spoolGroup(a account.Account) (int, error) {
+	dir, err := safefs.OpenFor(filepath.Dir(a.Spool), a.UID)
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	defer dir.Close()
+	return groupOf(dir)
+}
+
+func groupOf(dir *safefs.Dir) (int, error) {
 	info, err := dir.Stat()
 	if err != nil {
-		return nil, err
+		return 0, err
 	}
-	st := info.Sys().(*syscall.Stat_t)
-	if int(st.Uid) == uid || st.Mode&0o002 != 0 || st.Mode&0o020 == 0 || st.Gid == 0 {
-		return func(calls func() error) error { return calls() }, nil
+	if st := info.Sys().(*syscall.Stat_t); st.Uid == 0 && st.Mode&0o022 == 0o020 {
+		return int(st.Gid), nil
 	}
-	return func(calls func() error) error { return safefs.WithGroup(int(st.Gid), calls) }, nil
+	return 0, nil
+}
+
+// inGroup runs calls that make or remove names in a directory with its group,
+// if they need it.
+func inGroup(dir *safefs.Dir, calls func() error) error {
+	gid, err := groupOf(dir)
+	if err != nil {
+		return err
+	}
+	if gid == 0 {
+		return calls()
+	}
+	return safefs.WithGroup(gid, calls)
 }
 
 // manyFiles is from when on one sync of the filesystem, which waits for
@@ -325,7 +356,7 @@ func (c *cutover) stillOurs() error {
 // undo brings the user back to his mbox, for the given reason.
 func (c *cutover) undo(why error) error {
 	var left error
-	back := asUser(c.account, func() error {
+	back := c.asUser(func() error {
 		if c.published {
 			if err := c.staging.Unpublish(); err != nil {
 				return err
@@ -348,64 +379,59 @@ func (c *cutover) undo(why error) error {
 
 // after is what remains behind the flip.
 func (c *cutover) after(cut *Cut) (warnings []error) {
-	if err := c.mirror(semaphore.Maildir); err != nil {
-		warnings = append(warnings, err)
+	steps := []func() error{
+		func() error { return c.mirror(semaphore.Maildir) },
+		func() (err error) { cut.Parked, err = c.parkAll(c.locks); return err },
+		func() error { return asUser(c.account, func() error { return removeManifests(c.staging) }) },
+		func() error { return c.asUser(c.release) },
 	}
+	for _, step := range steps {
+		if err := step(); err != nil {
+			warnings = append(warnings, err)
+		}
+	}
+	return warnings
+}
+
+// parkAll parks locked mailboxes, as the user where he may.
+func (c *cutover) parkAll(locks []locked) (parked []string, err error) {
 	var denied []locked
-	err := asUser(c.account, func() (err error) {
-		for _, l := range c.locks {
-			parked, perr := park(l, c.flipped)
+	err = c.asUser(func() (err error) {
+		for _, l := range locks {
+			path, perr := park(l, c.flipped)
 			switch {
 			case errors.Is(perr, fs.ErrPermission):
 				denied = append(denied, l)
 			case perr != nil:
 				err = errors.Join(err, perr)
 			default:
-				cut.Parked = append(cut.Parked, parked)
+				parked = append(parked, path)
 			}
 		}
-		return errors.Join(err, removeManifests(c.staging))
+		return err
 	})
-	if err != nil {
-		warnings = append(warnings, err)
-	}
 	for _, l := range denied {
-		parked, err := c.parkAsRoot(l)
-		if err != nil {
-			warnings = append(warnings, err)
+		path, perr := c.parkAsRoot(l)
+		if perr != nil {
+			err = errors.Join(err, perr)
 			continue
 		}
-		cut.Parked = append(cut.Parked, parked)
+		parked = append(parked, path)
 	}
-	if err := asUser(c.account, c.release); err != nil {
-		warnings = append(warnings, err)
-	}
-	return warnings
+	return parked, err
 }
 
 // park gives a locked mbox the name under which it waits for the end of the
 // soak, for its owner alone.
 func park(l locked, flip time.Time) (path string, err error) {
-	group, err := groupOf(l.dir, int(statUID(l.Held)))
-	if err != nil {
-		return "", err
-	}
 	name := parkedName(l.src.file, flip)
 	if err := l.Check(); err != nil {
 		return "", err
 	}
-	if err := group(func() error { return l.dir.Rename(l.src.file, name, false) }); err != nil {
+	if err := inGroup(l.dir, func() error { return l.dir.Rename(l.src.file, name, false) }); err != nil {
 		return "", err
 	}
 	return filepath.Join(l.dir.Path(), name), errors.Join(l.File.Chmod(0o600), l.dir.Sync())
-}
-
-func statUID(h *mbox.Held) uint32 {
-	info, err := h.File.Stat()
-	if err != nil {
-		return 0
-	}
-	return info.Sys().(*syscall.Stat_t).Uid
 }
 
 // parkAsRoot parks in a spool in which only root can rename. In a directory

@@ -168,6 +168,23 @@ func (m *mailboxState) covers(now stat, settings string) bool {
 // readState reads the folder's state; nil if there is none that this program
 // can go on with.
 func readState(folder *maildir.Folder, settings string) (*mailboxState, error) {
+	m, err := decodeState(folder)
+	if err != nil || m == nil || m.Settings != settings {
+		return nil, err
+	}
+	manifest, err := folder.OpenList(manifestName)
+	if err != nil {
+		return nil, nil
+	}
+	defer manifest.Close()
+	if st, err := manifest.Stat(); err != nil || st.Size() != m.Manifest {
+		return nil, nil
+	}
+	return m, nil
+}
+
+// decodeState reads the folder's state; nil if it is not whole.
+func decodeState(folder *maildir.Folder) (*mailboxState, error) {
 	f, err := folder.OpenList(mailboxName)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -177,15 +194,7 @@ func readState(folder *maildir.Folder, settings string) (*mailboxState, error) {
 	}
 	defer f.Close()
 	var m mailboxState
-	if json.NewDecoder(f).Decode(&m) != nil || m.Version != manifestVersion || m.Settings != settings {
-		return nil, nil
-	}
-	info, err := folder.OpenList(manifestName)
-	if err != nil {
-		return nil, nil
-	}
-	defer info.Close()
-	if st, err := info.Stat(); err != nil || st.Size() != m.Manifest {
+	if json.NewDecoder(f).Decode(&m) != nil || m.Version != manifestVersion {
 		return nil, nil
 	}
 	return &m, nil

@@ -296,11 +296,15 @@ func TestVerifyFindsWhatWasChangedInStaging(t *testing.T) {
 	p := newPlace(t, mailgen.SiteOptions{Users: 1, Seed: 13})
 	for _, read := range []bool{false, true} {
 		for name, spoil := range map[string]func(cur, file string) error{
-			"a byte":        func(cur, file string) error { return overwrite(filepath.Join(cur, file)) },
-			"a file gone":   func(cur, file string) error { return os.Remove(filepath.Join(cur, file)) },
-			"a file more":   func(cur, file string) error { return os.WriteFile(filepath.Join(cur, "1.M1P1Q1.h,S=1,W=1:2,"), []byte("x"), 0o600) },
-			"another flag":  func(cur, file string) error { return os.Rename(filepath.Join(cur, file), filepath.Join(cur, file+"Z")) },
-			"a symlink":     func(cur, file string) error { return errors.Join(os.Remove(filepath.Join(cur, file)), os.Symlink("/etc/passwd", filepath.Join(cur, file))) },
+			"a byte":      func(cur, file string) error { return overwrite(filepath.Join(cur, file)) },
+			"a file gone": func(cur, file string) error { return os.Remove(filepath.Join(cur, file)) },
+			"a file more": func(cur, file string) error {
+				return os.WriteFile(filepath.Join(cur, "1.M1P1Q1.h,S=1,W=1:2,"), []byte("x"), 0o600)
+			},
+			"another flag": func(cur, file string) error { return os.Rename(filepath.Join(cur, file), filepath.Join(cur, file+"Z")) },
+			"a symlink": func(cur, file string) error {
+				return errors.Join(os.Remove(filepath.Join(cur, file)), os.Symlink("/etc/passwd", filepath.Join(cur, file)))
+			},
 			"a uidlist cut": func(cur, file string) error { return os.Truncate(filepath.Join(cur, "..", "dovecot-uidlist"), 60) },
 		} {
 			t.Run(fmt.Sprintf("%s, read back %t", name, read), func(t *testing.T) {

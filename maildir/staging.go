@@ -270,13 +270,54 @@ func (s *Staging) PublishSynced() error {
 
 // Unpublish takes the final name back, durably: the Maildir is staging again.
 func (s *Staging) Unpublish() error {
-	if same, err := s.parent.Same(s.final, s.root); err != nil || !same {
-		return errors.Join(err, fmt.Errorf("%s is not the Maildir that was published; it is left as it is", path.Join(s.parent.Path(), s.final)))
-	}
-	if err := s.parent.Rename(s.final, s.name, false); err != nil {
+	place, err := s.Place()
+	if err != nil {
 		return err
 	}
-	return s.parent.Sync()
+	return Unpublish(s.parent, place, s.final)
+}
+
+// Unpublish makes a Maildir staging again, durably, if it is the one that was
+// built at that place. If something else has its name, or nothing, it is left.
+func Unpublish(parent *safefs.Dir, place Place, final string) error {
+	ours, err := isAt(parent, final, place)
+	if err != nil || !ours {
+		return err
+	}
+	if err := parent.Rename(final, place.Name, false); err != nil {
+		return err
+	}
+	return parent.Sync()
+}
+
+// isAt reports whether an entry of parent is the directory of a place.
+func isAt(parent *safefs.Dir, name string, place Place) (bool, error) {
+	info, err := parent.Lstat(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	st := info.Sys().(*syscall.Stat_t)
+	return info.IsDir() && uint64(st.Dev) == place.Dev && st.Ino == place.Ino, nil
+}
+
+// OpenPublished opens a Maildir that was built at that place and has its final
+// name.
+func OpenPublished(parent *safefs.Dir, place Place, final string, folders Folders) (*Staging, error) {
+	ours, err := isAt(parent, final, place)
+	if err == nil && !ours {
+		err = &fs.PathError{Op: "open", Path: path.Join(parent.Path(), final), Err: ErrOtherStaging}
+	}
+	if err != nil {
+		return nil, err
+	}
+	root, err := parent.Sub(final)
+	if err != nil {
+		return nil, err
+	}
+	return &Staging{parent: parent, final: final, folders: folders, name: place.Name, root: root}, nil
 }
 
 // Discard removes the staging directory and all in it.

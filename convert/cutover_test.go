@@ -1,0 +1,223 @@
+package convert
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"mailferry/internal/account"
+	"mailferry/internal/mailgen"
+	"mailferry/mbox"
+	"mailferry/semaphore"
+)
+
+// ready is an account whose staging is filled, durable and verified.
+func ready(t *testing.T, p *place, a account.Account) *cutover {
+	t.Helper()
+	syncs := &syncSet{}
+	t.Cleanup(syncs.close)
+	g, err := openStage(p.site, a, "run", syncs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { g.close() })
+	g.mustFill(t)
+	for _, err := range syncs.sync() {
+		t.Fatal(err)
+	}
+	if err := g.verify(context.Background(), Pace{}); err != nil {
+		t.Fatal(err)
+	}
+	return &cutover{stage: g, run: "run", limit: 10 * time.Second}
+}
+
+func stateOf(t *testing.T, a account.Account) (authority, mirror semaphore.State) {
+	t.Helper()
+	sem, err := semaphore.For(a.Semaphore)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if authority, err = sem.Get(); err != nil {
+		t.Fatal(err)
+	}
+	content, err := os.ReadFile(a.Mirror)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if mirror, err = semaphore.Parse(content); err != nil {
+		t.Fatal(err)
+	}
+	return authority, mirror
+}
+
+func exists(t *testing.T, path string) bool {
+	t.Helper()
+	_, err := os.Lstat(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		t.Fatal(err)
+	}
+	return err == nil
+}
+
+func TestACutoverMovesTheUser(t *testing.T) {
+	p := newPlace(t, mailgen.SiteOptions{Users: 3, Seed: 21})
+	for i, a := range p.accounts {
+		c := ready(t, p, a)
+		live := use(t, p.Users[i], 3)
+		messages := 0
+		for _, l := range live {
+			if _, err := l.Deliver(); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := l.Reflag(2); err != nil {
+				t.Fatal(err)
+			}
+			messages += len(l.Messages)
+		}
+		cut, err := c.do(context.Background())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(cut.Warnings) > 0 || cut.Messages != messages || cut.Written != len(live) {
+			t.Errorf("warnings %v, %d messages of %d, %d written", cut.Warnings, cut.Messages, messages, cut.Written)
+		}
+		if authority, mirror := stateOf(t, a); authority != semaphore.Maildir || mirror != semaphore.Maildir {
+			t.Errorf("semaphore %s, mirror %s", authority, mirror)
+		}
+		for _, m := range p.Users[i].Mailboxes {
+			if exists(t, m.Path) || exists(t, m.Path+".lock") {
+				t.Errorf("%s or its dotlock is still there", m.Path)
+			}
+		}
+		if exists(t, a.Gate) || exists(t, filepath.Join(a.Maildir, manifestName)) || exists(t, filepath.Join(a.Maildir, mailboxName)) {
+			t.Error("the gate or a manifest is still there")
+		}
+		for _, path := range cut.Parked {
+			info, err := os.Stat(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if info.Mode() != 0o600 {
+				t.Errorf("%s: mode %o", path, info.Mode())
+			}
+			live, ok := unparked(path)
+			if !ok {
+				t.Errorf("%s is no parked name", path)
+			}
+			if err := os.Rename(path, live); err != nil { // for compare
+				t.Fatal(err)
+			}
+		}
+		p.compare(t, a, a.Maildir)
+		t.Logf("hold %v", cut.Hold)
+	}
+}
+
+// Before the flip every failure leaves the user on mbox, with all as it was.
+func TestAFailedCutoverIsUndone(t *testing.T) {
+	busy := func(t *testing.T, c *cutover) {
+		dir, err := os.Open(filepath.Dir(c.account.Spool))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { dir.Close() })
+		held, err := mbox.Lock(context.Background(), int(dir.Fd()), filepath.Base(c.account.Spool), mbox.LockOptions{Fcntl: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { held.Release() })
+	}
+	for name, spoil := range map[string]func(*testing.T, *cutover){
+		"the spool is locked": busy,
+		"staging was altered": func(t *testing.T, c *cutover) {
+			list, err := filepath.Glob(filepath.Join(c.staging.Path(), "cur", "*"))
+			if err != nil || len(list) == 0 {
+				t.Fatal(err)
+			}
+			if err := overwrite(list[0]); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"a Maildir appeared": func(t *testing.T, c *cutover) {
+			if err := os.MkdirAll(filepath.Join(c.account.Maildir, "cur"), 0o700); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"staging was replaced": func(t *testing.T, c *cutover) {
+			if err := errors.Join(os.Rename(c.staging.Path(), c.staging.Path()+"x"), os.Mkdir(c.staging.Path(), 0o700)); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"the gate is taken": func(t *testing.T, c *cutover) {
+			if err := os.WriteFile(c.account.Gate, []byte("1"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Chown(c.account.Gate, c.account.UID, c.account.GID); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"a folder became a symlink": func(t *testing.T, c *cutover) {
+			if err := errors.Join(os.Remove(c.account.Spool), os.Symlink("/etc/passwd", c.account.Spool)); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newPlace(t, mailgen.SiteOptions{Users: 1, Seed: 23})
+			a := p.accounts[0]
+			c := ready(t, p, a)
+			if name == "the spool is locked" || name == "the gate is taken" {
+				c.limit = time.Second
+			}
+			spoil(t, c)
+			before, err := mailgen.Snapshot(p.Dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = c.do(context.Background())
+			if err == nil {
+				t.Fatal("it went through")
+			}
+			t.Log(err)
+			if authority, mirror := stateOf(t, a); authority != semaphore.Mbox || mirror != semaphore.Mbox {
+				t.Errorf("semaphore %s, mirror %s", authority, mirror)
+			}
+			after, err := mailgen.Snapshot(p.Dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, d := range mail(before).Diff(mail(after)) {
+				t.Error(d)
+			}
+		})
+	}
+}
+
+// mail leaves out of a snapshot what a cutover may change: staging, semaphores,
+// the mirror, and the times of directories in which names come and go.
+func mail(all mailgen.SnapshotTree) mailgen.SnapshotTree {
+	kept := mailgen.SnapshotTree{}
+	for path, e := range all {
+		if e.Mode.IsDir() {
+			e.MTime = time.Time{}
+			e.Links, e.Size = 0, 0
+		}
+		if ok, _ := filepath.Match("semaphores/*", path); !ok && !isOurs(path) {
+			kept[path] = e
+		}
+	}
+	return kept
+}
+
+func isOurs(path string) bool {
+	for ; path != "."; path = filepath.Dir(path) {
+		if base := filepath.Base(path); base == ".mailstate" || base == "state" || len(base) > 9 && base[:9] == ".Maildir." {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,252 @@
+package convert
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"time"
+
+	"mailferry/internal/account"
+	"mailferry/internal/journal"
+	"mailferry/internal/safefs"
+	"mailferry/maildir"
+	"mailferry/semaphore"
+)
+
+// Recovered tells what was done for a user whom a run had left in the middle of
+// his cutover.
+type Recovered struct {
+	User string
+	Did  string // "" if there was nothing to do
+	Err  error  // what could not be done; everything is as it was found
+}
+
+// Recover finishes or undoes what a killed run has left of an account's
+// cutover. The caller holds the run lock, so that no other run is at work:
+//
+//	semaphore  Maildir               then
+//	hold       not published         mbox; staging stays
+//	hold       published, ours       unpublished, mbox
+//	maildir    published, mbox live  mbox is parked, if it is as it was converted
+//	mbox       -                     the mirror says so, too
+//
+// A hold that is nobody's run is the admin's, and is left alone.
+func (s Site) Recover(a account.Account, record journal.Staging) Recovered {
+	r := &recovery{Site: s, account: a, record: record}
+	did, err := r.do()
+	return Recovered{a.Name, did, err}
+}
+
+type recovery struct {
+	Site
+	account account.Account
+	record  journal.Staging // zero if there is none
+	sem     *semaphore.Semaphore
+}
+
+func (r *recovery) do() (did string, err error) {
+	if r.sem, err = semaphore.For(r.account.Semaphore); err != nil {
+		return "", err
+	}
+	state, err := r.sem.Get()
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil // not enrolled
+	}
+	if err != nil {
+		return "", err
+	}
+	meta, err := r.sem.Meta()
+	if err != nil {
+		return "", err
+	}
+	switch {
+	case state == semaphore.Hold && meta.Run == "":
+		return "", nil
+	case state == semaphore.Hold:
+		return "brought back to mbox", r.back(meta)
+	case r.record.Name != "" && state == semaphore.Maildir:
+		return "parked what its cutover had left", r.forth()
+	}
+	return "", asUser(r.account, func() error { return r.mirror(state) })
+}
+
+// mirror repairs a mirror that still says hold.
+func (r *recovery) mirror(state semaphore.State) error {
+	if r.account.Mirror == "" {
+		return nil
+	}
+	dir, err := safefs.OpenFor(filepath.Dir(r.account.Mirror), r.account.UID)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	now, err := semaphore.ReadMirror(dir.Fd(), filepath.Base(r.account.Mirror), r.account.UID, 0)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && now == state {
+		return nil
+	}
+	return semaphore.WriteMirror(dir.Fd(), filepath.Base(r.account.Mirror), state)
+}
+
+// back ends a hold whose run is dead.
+func (r *recovery) back(meta semaphore.Meta) error {
+	if err := asUser(r.account, r.unpublish); err != nil {
+		return err
+	}
+	// A lock that can't be had is another's by now, and no reason to hold on.
+	r.unlock()
+	if err := r.sem.Set(semaphore.Mbox, semaphore.Meta{Epoch: meta.Epoch + 2, Run: meta.Run}); err != nil {
+		return err
+	}
+	return asUser(r.account, func() error { return r.mirror(semaphore.Mbox) })
+}
+
+// place is the recorded staging directory, and the directory that it lies in.
+func (r *recovery) place() (*safefs.Dir, maildir.Place, error) {
+	parent, err := safefs.OpenFor(filepath.Dir(r.account.Maildir), r.account.UID)
+	if err != nil {
+		return nil, maildir.Place{}, err
+	}
+	boot, err := journal.BootID()
+	if err != nil {
+		return nil, maildir.Place{}, errors.Join(err, parent.Close())
+	}
+	place := maildir.Place{Name: r.record.Name, Dev: r.record.Dev, Ino: r.record.Ino}
+	if room, err := parent.Statfs(); err == nil && r.record.BootID != boot {
+		place.Dev = room.Dev // devices may have other numbers now
+	}
+	return parent, place, nil
+}
+
+// unpublish makes a Maildir staging again that was published and not flipped
+// to. Nobody used it: the semaphore never said so.
+func (r *recovery) unpublish() error {
+	if r.record.Name == "" {
+		return nil
+	}
+	parent, place, err := r.place()
+	if err != nil {
+		return err
+	}
+	defer parent.Close()
+	return maildir.Unpublish(parent, place, filepath.Base(r.account.Maildir))
+}
+
+// unlock takes over the locks of the dead run, and releases them: agents would
+// wait for a dotlock until it is old enough to be broken.
+func (r *recovery) unlock() error {
+	c := &cutover{stage: &stage{Site: r.Site, account: r.account}}
+	ctx, cancel := context.WithTimeout(context.Background(), unlockLimit)
+	defer cancel()
+	var err error
+	if c.spoolGroup, err = spoolGroup(r.account); err != nil {
+		return err
+	}
+	err = c.asUser(func() error {
+		err := c.takeGate(ctx)
+		if err == nil {
+			err = c.lockAll(ctx)
+		}
+		return errors.Join(err, c.release())
+	})
+	return errors.Join(err, c.tidy())
+}
+
+// unlockLimit is how long the locks of a dead run are waited for: they may
+// have got a live holder meanwhile.
+const unlockLimit = 2 * time.Second
+
+// forth parks the mailboxes of a user who was flipped.
+func (r *recovery) forth() error {
+	parent, place, err := r.parent()
+	if err != nil {
+		return err
+	}
+	defer parent.Close()
+	err = asUser(r.account, func() error { return r.mirror(semaphore.Maildir) })
+	if err != nil {
+		return err
+	}
+	c := &cutover{stage: &stage{Site: r.Site, account: r.account, parent: parent}, flipped: time.Now()}
+	ctx, cancel := context.WithTimeout(context.Background(), unlockLimit)
+	defer cancel()
+	if c.spoolGroup, err = spoolGroup(r.account); err != nil {
+		return err
+	}
+	var converted map[string]stat
+	err = c.asUser(func() (err error) {
+		if c.staging, err = maildir.OpenPublished(parent, place, filepath.Base(r.account.Maildir), r.Folders); err != nil {
+			return err
+		}
+		if converted, err = convertedFrom(c.staging); err != nil {
+			return err
+		}
+		return errors.Join(c.takeGate(ctx), c.lockAll(ctx))
+	})
+	if err == nil {
+		err = r.park(c, converted)
+	}
+	return errors.Join(err, c.asUser(c.release), c.tidy())
+}
+
+func (r *recovery) parent() (parent *safefs.Dir, place maildir.Place, err error) {
+	err = asUser(r.account, func() error {
+		parent, place, err = r.place()
+		return err
+	})
+	return parent, place, err
+}
+
+// park parks those that are as they were converted. Mail that was appended
+// since, or a file that is new, is in no Maildir: it stays where it is.
+func (r *recovery) park(c *cutover, converted map[string]stat) error {
+	var stray []string
+	var ours []locked
+	for _, l := range c.locks {
+		info, err := l.File.Stat()
+		if err != nil {
+			return err
+		}
+		was, now := converted[l.src.path], statOf(info)
+		if was.Ino == now.Ino && was.Size == now.Size && was.Mtime == now.Mtime {
+			ours = append(ours, l)
+		} else {
+			stray = append(stray, l.src.path)
+		}
+	}
+	if _, err := c.parkAll(ours); err != nil {
+		return err
+	}
+	if len(stray) > 0 {
+		return fmt.Errorf("%q: mail came to it behind the flip, and is not in the Maildir yet; it is left where it is", stray)
+	}
+	return asUser(r.account, func() error { return removeManifests(c.staging) })
+}
+
+// convertedFrom tells of which file each mailbox was made, by path. The
+// manifests are still there: they are removed when all is parked.
+func convertedFrom(staging *maildir.Staging) (map[string]stat, error) {
+	dirs, err := staging.Dirs()
+	if err != nil {
+		return nil, err
+	}
+	converted := map[string]stat{}
+	for _, dir := range dirs {
+		folder, err := staging.FolderAt(dir)
+		if err != nil {
+			return nil, err
+		}
+		state, err := decodeState(folder)
+		if err == nil && state != nil {
+			converted[state.Source] = state.Stat
+		}
+		if err := errors.Join(err, folder.Close()); err != nil {
+			return nil, err
+		}
+	}
+	return converted, nil
+}
