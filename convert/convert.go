@@ -166,7 +166,7 @@ func (c *conversion) lists(found *tree, report *Report) error {
 	}
 	refused, err := c.staging.Subscribe(found.subscribed)
 	for _, r := range refused {
-		report.Skips = append(report.Skips, skipOf("subscription", r))
+		report.Skips = append(report.Skips, skipSubscription(r))
 	}
 	return err
 }

@@ -25,9 +25,10 @@ import (
 // do there, the next run does.
 type cutover struct {
 	*stage
-	run   string
-	limit time.Duration // of the hold
-	pace  Pace
+	run         string
+	limit       time.Duration // of the hold
+	quarantined int           // messages that are known to be left out
+	pace        Pace
 
 	spoolGroup int // that the user's threads may take; 0: none
 	sem        *semaphore.Semaphore
@@ -41,6 +42,7 @@ type cutover struct {
 	published  bool
 	flipped    time.Time
 	report     *Round
+	files      int // messages in the Maildir
 }
 
 // locked is a locked mailbox and the directory that it lies in.
@@ -53,6 +55,7 @@ type locked struct {
 // Cut tells of a cutover that reached the flip.
 type Cut struct {
 	*Round
+	files    int           // messages in the Maildir
 	Hold     time.Duration // for which deliveries and logins waited
 	Parked   []string      // paths of the mboxes now
 	Warnings []error       // what was left undone behind the flip, for the next run
@@ -81,7 +84,7 @@ func (c *cutover) do(ctx context.Context) (*Cut, error) {
 		return nil, errors.Join(c.undo(err), c.tidy())
 	}
 	c.flipped = time.Now()
-	cut := &Cut{Round: c.report, Hold: c.flipped.Sub(start)}
+	cut := &Cut{Round: c.report, files: c.files, Hold: c.flipped.Sub(start)}
 	cut.Warnings = c.after(cut)
 	if err := errors.Join(err, c.tidy()); err != nil {
 		cut.Warnings = append(cut.Warnings, err)
@@ -184,10 +187,13 @@ func (c *cutover) underLocks(ctx context.Context) (err error) {
 	if c.report, err = r.run(ctx, c.found); err != nil {
 		return err
 	}
+	if n := len(c.report.Quarantined); n > c.quarantined {
+		return fmt.Errorf("%s: %d messages can't be in a Maildir, %d more than before the hold: %s", c.account.Name, n, n-c.quarantined, c.report.Quarantined[n-1].Reason)
+	}
 	if err := c.makeDurable(r); err != nil {
 		return err
 	}
-	if err := r.verify(ctx); err != nil {
+	if c.files, err = r.verify(ctx); err != nil {
 		return err
 	}
 	if err := c.stillOurs(); err != nil {

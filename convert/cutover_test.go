@@ -29,7 +29,7 @@ func ready(t *testing.T, p *place, a account.Account) *cutover {
 	for _, err := range syncs.sync() {
 		t.Fatal(err)
 	}
-	if err := g.verify(context.Background(), Pace{}); err != nil {
+	if _, err := g.verify(context.Background(), Pace{}); err != nil {
 		t.Fatal(err)
 	}
 	return &cutover{stage: g, run: "run", limit: 10 * time.Second}

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"mailferry/internal/journal"
 	"mailferry/maildir"
 	"mailferry/mbox"
 )
@@ -323,10 +324,14 @@ func (f *filler) quarantine(e *mbox.Entry, r *record, reason string) error {
 	if r.file.Ino == 0 {
 		f.state.Unchecked--
 	}
-	err := f.folder.Remove(r.name)
-	if errors.Is(err, fs.ErrNotExist) {
+	if err := f.folder.Remove(r.name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if f.round.quarantine == nil || f.held {
 		return nil
 	}
+	_, err := f.round.quarantine.Put(journal.Quarantined{User: f.account.Name, Mailbox: f.src.path, Offset: e.Offset, Reason: reason},
+		io.NewSectionReader(f.in.File, e.Offset, e.Next()-e.Offset))
 	return err
 }
 

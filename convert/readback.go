@@ -31,31 +31,37 @@ func (e *Altered) Error() string { return fmt.Sprintf("%q %s", e.Path, e.Text) }
 //
 // After the sync of a precopy it is called once; under the locks of a cutover
 // again, when only the delta is left to be read.
-func (r *round) verify(ctx context.Context) error {
+//
+// It returns the number of messages.
+func (r *round) verify(ctx context.Context) (files int, err error) {
 	dirs, err := r.staging.Dirs()
 	for _, dir := range dirs {
-		if err == nil {
-			err = r.verifyFolder(ctx, dir)
+		if err != nil {
+			return 0, err
 		}
+		var n int
+		n, err = r.verifyFolder(ctx, dir)
+		files += n
 	}
-	return err
+	return files, err
 }
 
-func (r *round) verifyFolder(ctx context.Context, dir string) error {
+func (r *round) verifyFolder(ctx context.Context, dir string) (files int, err error) {
 	folder, err := r.staging.FolderAt(dir)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer folder.Close()
 	state, err := readState(folder, r.settings)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if state == nil {
-		return r.verifyBare(folder, dir)
+		return 0, r.verifyBare(folder, dir)
 	}
 	b := &readBack{round: r, folder: folder, state: state}
-	return b.run(ctx)
+	err = b.run(ctx)
+	return b.files, err
 }
 
 // verifyBare allows one folder without a mailbox: the INBOX of an account that

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"mailferry/internal/account"
@@ -65,9 +67,12 @@ func (r *recovery) do() (did string, err error) {
 	case state == semaphore.Hold && meta.Run == "":
 		return "", nil
 	case state == semaphore.Hold:
-		return "brought back to mbox", r.back(meta)
+		return "his cutover was undone", r.back(meta)
 	case r.record.Name != "" && state == semaphore.Maildir:
-		return "parked what its cutover had left", r.forth()
+		if err := r.forth(); err != nil {
+			return "", err
+		}
+		return "parked what his cutover had left", journal.RemoveStaging(r.State, r.account.Name)
 	}
 	return "", asUser(r.account, func() error { return r.mirror(state) })
 }
@@ -249,4 +254,65 @@ func convertedFrom(staging *maildir.Staging) (map[string]stat, error) {
 		}
 	}
 	return converted, nil
+}
+
+// recover resolves what killed runs have left of any user, listed or not. The
+// run lock is held, so that they are dead.
+func (r *Run) recover(ctx context.Context, accounts []account.Account) {
+	byName := map[string]account.Account{}
+	for _, a := range accounts {
+		byName[a.Name] = a
+	}
+	records, err := journal.ListStaging(r.State)
+	if err != nil {
+		r.Watch.Note(fmt.Sprintf("staging records: %v", err))
+	}
+	recorded := map[string]journal.Staging{}
+	for _, record := range records {
+		recorded[record.User] = record
+		if _, listed := byName[record.User]; !listed && r.Find != nil {
+			if a, ok := r.Find(record.User); ok {
+				byName[record.User] = a
+			}
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(byName)) {
+		a := byName[name]
+		if a.Problem != nil || ctx.Err() != nil {
+			continue
+		}
+		record, staged := recorded[name]
+		if state, _ := stateOfSemaphore(a); !staged && state != semaphore.Hold {
+			continue
+		}
+		r.recovered(r.Recover(a, record))
+	}
+}
+
+// recovered tells of one.
+func (r *Run) recovered(done Recovered) {
+	if done.Err != nil {
+		r.Watch.Note(fmt.Sprintf("%s: what an earlier run left could not be resolved: %v", done.User, done.Err))
+		return
+	}
+	if done.Did == "" {
+		return
+	}
+	r.Watch.Note(fmt.Sprintf("%s: %s", done.User, done.Did))
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.fail(r.Journal.Log(journal.Event{User: done.User, Phase: "recover", Outcome: journal.Done, Reason: done.Did}))
+}
+
+// stateOfSemaphore is what the authority says; enrolled is false if there is none.
+func stateOfSemaphore(a account.Account) (state semaphore.State, enrolled bool) {
+	sem, err := semaphore.For(a.Semaphore)
+	if err != nil {
+		return semaphore.Hold, false
+	}
+	state, err = sem.Get()
+	if errors.Is(err, fs.ErrNotExist) {
+		return semaphore.Mbox, false
+	}
+	return state, true
 }

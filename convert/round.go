@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"mailferry/internal/account"
+	"mailferry/internal/journal"
 	"mailferry/maildir"
 )
 
@@ -29,6 +30,8 @@ type round struct {
 	settings string
 	held     bool // the mailboxes are locked: speed counts more than the page cache
 	remade   bool // a folder was begun, removed or made anew
+
+	quarantine *journal.Quarantine // nil: only counted
 }
 
 // Round tells what a round found and did.
@@ -88,7 +91,8 @@ func (r *round) run(ctx context.Context, found *tree) (*Round, error) {
 	for _, src := range found.sources {
 		m, err := r.mailbox(ctx, src, base, report)
 		base = base.Add(nameSpan(src.size) + time.Microsecond)
-		if isSkippable(err) && !src.named {
+		var name *maildir.FolderError
+		if (isSkippable(err) || errors.As(err, &name)) && !src.named {
 			report.Skips = append(report.Skips, skipOf(src.path, err))
 			continue
 		}
@@ -109,10 +113,14 @@ func (r *Round) add(m MailboxRound) {
 	r.Mailboxes = append(r.Mailboxes, m)
 	r.Messages += m.Messages
 	r.Bytes += m.Bytes
-	r.Written += m.Written
-	r.WrittenBytes += m.WrittenBytes
-	r.Removed += m.Removed
-	r.Reflagged += m.Reflagged
+	r.Changes.add(m.Changes)
+}
+
+func (c *Changes) add(other Changes) {
+	c.Written += other.Written
+	c.WrittenBytes += other.WrittenBytes
+	c.Removed += other.Removed
+	c.Reflagged += other.Reflagged
 }
 
 // inbox makes an empty INBOX for an account that has no spool.
@@ -145,7 +153,7 @@ func (r *round) subscribe(found *tree, report *Round) error {
 	}
 	refused, err := r.staging.Resubscribe(found.subscribed)
 	for _, f := range refused {
-		report.Skips = append(report.Skips, skipOf("subscription", f))
+		report.Skips = append(report.Skips, skipSubscription(f))
 	}
 	return err
 }
@@ -165,14 +173,14 @@ func (r *round) mailbox(ctx context.Context, src source, base time.Time, report 
 
 func (r *round) attempt(ctx context.Context, src source, base time.Time, report *Round, anew bool) (m MailboxRound, err error) {
 	m = MailboxRound{Name: src.name(), Path: src.path}
-	if _, err := r.Folders.Dir(src.parts); err != nil {
-		return m, err
-	}
 	in, err := open(src, r.Scan)
 	if err != nil {
 		return m, opened(src, err)
 	}
 	defer in.Close()
+	if _, err := r.Folders.Dir(src.parts); err != nil {
+		return m, err // not before: a name matters if it is a mailbox's
+	}
 	folder, err := r.staging.Folder(src.parts)
 	if err != nil {
 		return m, err

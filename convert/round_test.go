@@ -171,7 +171,7 @@ func TestRoundsFollowTheMailboxes(t *testing.T) {
 			random := rand.New(rand.NewPCG(7, uint64(i)))
 			for range 12 {
 				if random.IntN(2) == 0 {
-					if err := g.verify(context.Background(), Pace{}); err != nil {
+					if _, err := g.verify(context.Background(), Pace{}); err != nil {
 						t.Fatal(err)
 					}
 				}
@@ -182,7 +182,7 @@ func TestRoundsFollowTheMailboxes(t *testing.T) {
 					t.Errorf("%d came and %d went: written %d, removed %d", came, went, r.Written, r.Removed)
 				}
 				p.compare(t, a, g.staging.Path())
-				if err := g.verify(context.Background(), Pace{}); err != nil {
+				if _, err := g.verify(context.Background(), Pace{}); err != nil {
 					t.Fatal(err)
 				}
 				kept := 0
@@ -238,7 +238,7 @@ func TestARoundOverMailboxesAtRestChangesNothing(t *testing.T) {
 	}
 	time.Sleep(time.Duration(racy) + 50*time.Millisecond) // ctime can't be set
 	g.mustFill(t)
-	if err := g.verify(context.Background(), Pace{}); err != nil {
+	if _, err := g.verify(context.Background(), Pace{}); err != nil {
 		t.Fatal(err)
 	}
 	before, err := mailgen.Snapshot(g.staging.Path())
@@ -311,7 +311,7 @@ func TestVerifyFindsWhatWasChangedInStaging(t *testing.T) {
 				g := mustOpen(t, p, p.accounts[0])
 				g.mustFill(t)
 				if read {
-					if err := g.verify(context.Background(), Pace{}); err != nil {
+					if _, err := g.verify(context.Background(), Pace{}); err != nil {
 						t.Fatal(err)
 					}
 				}
@@ -324,7 +324,7 @@ func TestVerifyFindsWhatWasChangedInStaging(t *testing.T) {
 				if err := spoil(cur, entries[at].Name()); err != nil {
 					t.Fatal(err)
 				}
-				if err := g.verify(context.Background(), Pace{}); err == nil {
+				if _, err := g.verify(context.Background(), Pace{}); err == nil {
 					t.Error("not found")
 				} else {
 					t.Log(err)

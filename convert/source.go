@@ -139,6 +139,10 @@ func (t *tree) close() {
 	}
 }
 
+// skipSubscription is for a subscription that the layout can't spell: nothing
+// is lost by it but a mark in a list.
+func skipSubscription(err error) Skip { return Skip{"subscription", err.Error(), "subscription"} }
+
 func (t *tree) skip(path string, err error) { t.skips = append(t.skips, skipOf(path, err)) }
 
 // skipAs skips under a finding's code.

@@ -25,6 +25,8 @@ type stage struct {
 	staging *maildir.Staging
 	record  journal.Staging
 	fresh   bool // made by this run, and not continued
+
+	quarantine *journal.Quarantine // of the run; nil: only counted
 }
 
 // openStage opens the staging of an account: the recorded one, if it can be
@@ -107,7 +109,11 @@ func (g *stage) fill(ctx context.Context, pace Pace) (report *Round, err error) 
 	return report, err
 }
 
-func (g *stage) round(pace Pace) *round { return newRound(g.Site, g.account, g.staging, pace) }
+func (g *stage) round(pace Pace) *round {
+	r := newRound(g.Site, g.account, g.staging, pace)
+	r.quarantine = g.quarantine
+	return r
+}
 
 // live is a round over whatever mailboxes there are now.
 func (r *round) live(ctx context.Context) (*Round, error) {
@@ -119,12 +125,14 @@ func (r *round) live(ctx context.Context) (*Round, error) {
 	return r.run(ctx, found)
 }
 
-// verify reads back what was written, when it is durable.
-func (g *stage) verify(ctx context.Context, pace Pace) error {
-	return asUser(g.account, func() error {
+// verify reads back what was written, when it is durable, and counts the files.
+func (g *stage) verify(ctx context.Context, pace Pace) (files int, err error) {
+	err = asUser(g.account, func() (err error) {
 		pace.beNice()
-		return g.round(pace).verify(ctx)
+		files, err = g.round(pace).verify(ctx)
+		return err
 	})
+	return files, err
 }
 
 // close leaves staging for another run.

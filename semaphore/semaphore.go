@@ -8,16 +8,48 @@
 //
 // Anything else, a missing or unreadable file too, means hold: nobody may
 // guess a format, for the wrong guess loses mail.
+//
+// # On disk
+//
+// In a directory that only root can write, such as
+// /var/lib/mailferry/semaphores:
+//
+//	USER                    the authority: one of the three lines, mode 0644
+//	USER.meta               who set it and when, JSON, see [Meta]
+//	.USER.set[.meta]        being written, under the lock
+//	.USER.next-STATE[.meta] prepared by a cutover at work, see [Prepared]
+//	.lock                   kernel locks, a byte for each user; empty, mode 0600
+//
+// In the user's home, where he can do as he likes:
+//
+//	.mailstate              the mirror: a copy for rules that run as the user
+//	.mailstate.lock         the gate: a dotlock, see [TakeGate]
+//	NAME.mailferry-RANDOM   being written, for one of these two
+//
+// # Invariants
+//
+// A reader sees an old or a new content, whole, and never nothing: content is
+// replaced by rename. What a call has reported as done survives a power loss:
+// write, fsync, rename, fsync of the directory.
+//
+// Epochs only rise. Each change has a higher epoch than the one before it, or
+// it is refused; two who read the same epoch can't both go on.
+//
+// The meta is durable before the semaphore changes. A crash between the two
+// leaves a meta ahead of its semaphore ([Meta.Ahead]): the semaphore counts,
+// the change was announced and did not happen, and its epoch is spent. If that
+// change was the end of a hold, then the hold's deadline is gone with its meta,
+// and the hold has expired ([Meta.Expired]): its holder is dead, or in between
+// the two renames and holding the lock.
+//
+// What a killed process leaves beside is overwritten by the next change of that
+// user, or removed by [Sweep] in a home; no reader looks at it.
 package semaphore
 
 import (
 	"fmt"
-	"io"
-	"os"
 	"path/filepath"
 	"strings"
-
-	"golang.org/x/sys/unix"
 )
 
 // State is what a semaphore says.
@@ -33,10 +65,24 @@ const (
 var words = [...]string{Hold: "hold", Mbox: "mbox", Maildir: "maildir"}
 
 // String returns the word in the file.
-func (s State) String() string { return words[s] }
+func (s State) String() string {
+	if int(s) >= len(words) {
+		return fmt.Sprintf("State(%d)", uint8(s))
+	}
+	return words[s]
+}
 
 // Line returns the whole content of a semaphore file.
 func (s State) Line() string { return "MAILSTATE=" + s.String() + "\n" }
+
+// MarshalText gives the word.
+func (s State) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// UnmarshalText accepts the three words.
+func (s *State) UnmarshalText(word []byte) (err error) {
+	*s, err = Parse([]byte("MAILSTATE=" + string(word) + "\n"))
+	return err
+}
 
 // maxLine is longer than any valid content.
 const maxLine = 64
@@ -52,27 +98,79 @@ func Parse(content []byte) (State, error) {
 	return Hold, fmt.Errorf("semaphore says %q, which is no state: holding", content[:min(len(content), maxLine)])
 }
 
-// Get reads a user's semaphore from the directory dir, which is trusted. The
-// user's name comes from strangers and must be a single path component. The
-// file is not waited for if it is a FIFO, nor followed if it is a symlink.
-// With every error the state is Hold.
+// Get reads the semaphore of a user, whose name comes from strangers, from the
+// directory dir. With every error the state is Hold.
 func Get(dir, user string) (State, error) {
-	if user == "" || user == "." || user == ".." || strings.ContainsAny(user, "/\x00") {
-		return Hold, fmt.Errorf("%q is no user name: holding", user)
+	if err := fitUser(user); err != nil {
+		return Hold, err
 	}
-	path := filepath.Join(dir, user)
-	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+	return (&Semaphore{dir, user}).Get()
+}
+
+// fitUser refuses what is no single component of a path, and names that lie
+// beside the semaphores.
+func fitUser(name string) error {
+	if fitName(name) != nil || strings.HasPrefix(name, ".") || strings.HasSuffix(name, metaSuffix) {
+		return fmt.Errorf("%.80q is no user name: holding", name)
+	}
+	return nil
+}
+
+// fitName refuses what is no single component of a path.
+func fitName(name string) error {
+	if name == "" || name == "." || name == ".." || strings.ContainsAny(name, "/\x00") {
+		return fmt.Errorf("%.80q is not the name of a file in a directory", name)
+	}
+	return nil
+}
+
+// Semaphore is that of one user: the authority. It holds nothing open, and
+// may be used by several goroutines.
+type Semaphore struct {
+	dir, user string
+}
+
+// For finds a user's semaphore by the path of the authority, such as
+// /var/lib/mailferry/semaphores/alice. The last component must be a fit user
+// name: not one that begins with a dot or ends in ".meta". Nothing is opened.
+func For(path string) (*Semaphore, error) {
+	dir, user := filepath.Split(path)
+	if err := fitUser(user); err != nil {
+		return nil, err
+	}
+	return &Semaphore{filepath.Clean(dir), user}, nil
+}
+
+// Path returns the path of the authority.
+func (s *Semaphore) Path() string { return filepath.Join(s.dir, s.user) }
+
+// Get reads the state. With every error it is Hold. An error that is
+// fs.ErrNotExist says that the user is not enrolled.
+func (s *Semaphore) Get() (State, error) {
+	dir, err := s.openDir()
 	if err != nil {
-		return Hold, fmt.Errorf("semaphore %q: %w: holding", path, err)
+		return Hold, err
 	}
-	f := os.NewFile(uintptr(fd), path)
-	defer f.Close()
-	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
-		return Hold, fmt.Errorf("semaphore %q is not a regular file: holding", path)
-	}
-	content, err := io.ReadAll(io.LimitReader(f, maxLine))
+	defer dir.Close()
+	return s.get(dir)
+}
+
+func (s *Semaphore) get(dir *directory) (State, error) {
+	content, err := dir.read(s.user, maxLine)
 	if err != nil {
-		return Hold, fmt.Errorf("semaphore %q: %w: holding", path, err)
+		return Hold, fmt.Errorf("semaphore %q: %w: holding", s.Path(), err)
 	}
 	return Parse(content)
+}
+
+// Meta reads who made the last change, or announced it ([Meta.Ahead]). Without
+// a meta it is zero and no error: epoch 0, set by nobody of ours. One that
+// can't be read is an error and allows no change until an admin removes it.
+func (s *Semaphore) Meta() (Meta, error) {
+	dir, err := s.openDir()
+	if err != nil {
+		return Meta{}, err
+	}
+	defer dir.Close()
+	return s.meta(dir)
 }

@@ -54,18 +54,3 @@ func TestGetHoldsForWhateverIsNoSemaphore(t *testing.T) {
 		}
 	}
 }
-
-func FuzzParse(f *testing.F) {
-	for s := range words {
-		f.Add([]byte(State(s).Line()))
-	}
-	f.Fuzz(func(t *testing.T, content []byte) {
-		s, err := Parse(content)
-		if err == nil && s.Line() != string(content) {
-			t.Errorf("%q was taken for %v", content, s)
-		}
-		if err != nil && s != Hold {
-			t.Errorf("%q is no state, but was taken for %v", content, s)
-		}
-	})
-}

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"mailferry/convert"
+	"mailferry/internal/journal"
 )
 
 // Exit codes; they stand in every --help.
@@ -24,12 +25,16 @@ const (
 	exitSkipped     = 3
 	exitMismatch    = 4
 	exitBusy        = 5
+	exitWindow      = 10
+	exitLocked      = 11
 	exitInterrupted = 130
 )
 
 const exitHelp = `
-Exit codes: 0 all done; 1 failed; 2 usage; 3 finished, but something was
-skipped; 4 verification found differences; 5 busy, try again; 130 interrupted.`
+Exit codes: 0 all done; 1 failed; 2 usage or configuration; 3 finished, but
+something was skipped, failed or quarantined; 4 verification found differences;
+5 busy, try again; 10 the window is over, work remains; 11 another run is at
+work; 130 interrupted.`
 
 func main() {
 	syscall.Umask(0o077)
@@ -45,7 +50,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root := &cobra.Command{
 		Use:           "mailferry",
 		Short:         "Moves mail from mbox to Maildir, exactly",
-		Long:          "mailferry moves mail from mbox to Maildir: no message lost, doubled or altered.\n" + exitHelp,
+		Long:          "mailferry moves mail from mbox to Maildir: no message lost, doubled or altered.\n" + environmentHelp + exitHelp,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
@@ -54,7 +59,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root.SetErr(stderr)
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(convertCommand(), verifyCommand(), demoCommand())
+	root.PersistentPreRunE = fromEnvironment
+	root.AddCommand(convertCommand(), verifyCommand(), demoCommand(), planCommand(), precopyCommand(), migrateCommand(), cutoverCommand(), configCommand())
 	err := root.ExecuteContext(ctx)
 	code := exitCode(ctx, err)
 	var outcome outcome
@@ -97,6 +103,8 @@ func exitCode(ctx context.Context, err error) int {
 		return exitUsage
 	case ctx.Err() != nil:
 		return exitInterrupted
+	case errors.Is(err, journal.ErrLocked):
+		return exitLocked
 	case errors.As(err, &busy):
 		return exitBusy
 	case isCobraUsage(err):

@@ -45,8 +45,8 @@ func work(cmd *cobra.Command, verb string, do func(context.Context, convert.Opti
 	return nil
 }
 
-// rate is in MB/s.
-func rate(r *convert.Report) float64 { return float64(r.Bytes) / 1e6 / max(r.Took.Seconds(), 1e-6) }
+// speed is in MB/s.
+func speed(r *convert.Report) float64 { return float64(r.Bytes) / 1e6 / max(r.Took.Seconds(), 1e-6) }
 
 // printText prints a report for people, with or without what was found in
 // each mailbox.
@@ -80,7 +80,7 @@ func printText(w io.Writer, r *convert.Report, mailboxes bool) error {
 	}
 	line("%s, %s, %s, %d quarantined, %d skipped, %s%s; %.2f s, %.0f MB/s", plural(len(r.Mailboxes), "mailbox"),
 		plural(r.Messages, "message"), size(r.Bytes), r.Quarantined, len(r.Skips), plural(r.Oddities(), "oddity"),
-		differences, r.Took.Seconds(), rate(r))
+		differences, r.Took.Seconds(), speed(r))
 	_, err := io.WriteString(w, b.String())
 	return err
 }
@@ -203,7 +203,7 @@ func printJSON(w io.Writer, r *convert.Report) error {
 		lines = append(lines, jsonDifference{"difference", d})
 	}
 	lines = append(lines, jsonSummary{"summary", len(r.Mailboxes), r.Messages, r.Bytes, r.Quarantined,
-		len(r.Skips), r.Oddities(), len(r.Differences), r.Took.Seconds(), rate(r)})
+		len(r.Skips), r.Oddities(), len(r.Differences), r.Took.Seconds(), speed(r)})
 	out := json.NewEncoder(w)
 	for _, line := range lines {
 		if err := out.Encode(line); err != nil {

@@ -4,7 +4,11 @@
 // either the object that was opened or an error.
 //
 // Paths that the admin gives are opened by OpenDir, which follows them as the
-// kernel does; below such a directory nothing is followed.
+// kernel does; paths that lead to a user's mail are opened by OpenFor, which
+// follows only what root alone can have put there. Below such a directory
+// nothing is followed.
+//
+// AsUser gives a thread the user's identity for as long as the work takes.
 package safefs
 
 import (
@@ -28,9 +32,7 @@ type Dir struct {
 
 // OpenDir opens a directory that is trusted as it is named, symlinks included.
 func OpenDir(path string) (*Dir, error) {
-	fd, err := retry(func() (int, error) {
-		return unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	})
+	fd, err := openat(unix.AT_FDCWD, path, unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
 		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
 	}
@@ -74,7 +76,7 @@ func (d *Dir) Mkdir(name string, perm uint32) (*Dir, error) {
 	if err := d.single("mkdir", name); err != nil {
 		return nil, err
 	}
-	if err := unix.Mkdirat(d.Fd(), name, perm); err != nil {
+	if err := again(func() error { return unix.Mkdirat(d.Fd(), name, perm) }); err != nil {
 		return nil, d.failed("mkdir", name, err)
 	}
 	return d.Sub(name)
@@ -157,6 +159,18 @@ func (d *Dir) Create(name string, perm uint32) (*os.File, error) {
 	return os.NewFile(uintptr(fd), filepath.Join(d.path, name)), nil
 }
 
+// OpenUpdate opens a regular file of d to read and to write.
+func (d *Dir) OpenUpdate(name string) (*os.File, error) {
+	if _, err := d.LstatRegular(name); err != nil {
+		return nil, err // before it is opened: a FIFO or device has effects
+	}
+	fd, err := d.open(name, unix.O_RDWR|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), filepath.Join(d.path, name)), nil
+}
+
 // Stat describes the directory itself.
 func (d *Dir) Stat() (fs.FileInfo, error) { return d.f.Stat() }
 
@@ -166,9 +180,7 @@ func (d *Dir) Lstat(name string) (fs.FileInfo, error) {
 		return nil, err
 	}
 	// O_PATH opens the entry without reading it, whatever it is.
-	fd, err := retry(func() (int, error) {
-		return unix.Openat(d.Fd(), name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	})
+	fd, err := openat(d.Fd(), name, unix.O_PATH|unix.O_NOFOLLOW)
 	if err != nil {
 		return nil, d.failed("lstat", name, err)
 	}
@@ -221,12 +233,34 @@ func (d *Dir) Empty() (bool, error) {
 	return err == nil, err
 }
 
+// Unlink removes an entry of d that is not a directory.
+func (d *Dir) Unlink(name string) error {
+	if err := d.single("unlink", name); err != nil {
+		return err
+	}
+	if err := d.unlinkat(name, 0); err != nil {
+		return d.failed("unlink", name, err)
+	}
+	return nil
+}
+
+func (d *Dir) unlinkat(name string, flags int) error {
+	return again(func() error { return unix.Unlinkat(d.Fd(), name, flags) })
+}
+
+// maxDepth is how many levels RemoveAll goes down, each of which costs two
+// descriptors: far more than anything of ours has, and few enough that nobody
+// can use up those of the process.
+const maxDepth = 16
+
 // RemoveAll removes an entry of d and all below it, following nothing.
-func (d *Dir) RemoveAll(name string) error {
+func (d *Dir) RemoveAll(name string) error { return d.removeAll(name, maxDepth) }
+
+func (d *Dir) removeAll(name string, depth int) error {
 	if err := d.single("remove", name); err != nil {
 		return err
 	}
-	err := unix.Unlinkat(d.Fd(), name, 0)
+	err := d.unlinkat(name, 0)
 	if err == nil || errors.Is(err, unix.ENOENT) {
 		return nil
 	}
@@ -235,10 +269,13 @@ func (d *Dir) RemoveAll(name string) error {
 		return d.failed("remove", name, err)
 	}
 	defer sub.Close()
-	if err := sub.Names(sub.RemoveAll); err != nil {
+	if depth == 0 {
+		return d.failed("remove", name, errors.New("too many levels of directories"))
+	}
+	if err := sub.Names(func(name string) error { return sub.removeAll(name, depth-1) }); err != nil {
 		return err
 	}
-	if err := unix.Unlinkat(d.Fd(), name, unix.AT_REMOVEDIR); err != nil {
+	if err := d.unlinkat(name, unix.AT_REMOVEDIR); err != nil {
 		return d.failed("remove", name, err)
 	}
 	return nil
@@ -254,7 +291,7 @@ func (d *Dir) Rename(from, to string, replace bool) error {
 	if replace {
 		flags = 0
 	}
-	if err := unix.Renameat2(d.Fd(), from, d.Fd(), to, flags); err != nil {
+	if err := again(func() error { return unix.Renameat2(d.Fd(), from, d.Fd(), to, flags) }); err != nil {
 		return d.failed("rename to", to, err)
 	}
 	return nil
@@ -315,9 +352,15 @@ func retry(call func() (int, error)) (int, error) {
 	}
 }
 
+// again is retry for calls without a value.
+func again(call func() error) error {
+	_, err := retry(func() (int, error) { return 0, call() })
+	return err
+}
+
 // Again opens the same directory once more.
 func (d *Dir) Again() (*Dir, error) {
-	fd, err := unix.Openat(d.Fd(), ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	fd, err := openat(d.Fd(), ".", unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
 		return nil, d.failed("open", ".", err)
 	}

@@ -3,9 +3,10 @@ package safefs
 import (
 	"errors"
 	"fmt"
+	"math"
 	"runtime"
 	"runtime/debug"
-	"unsafe"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -14,6 +15,7 @@ import (
 type Identity struct {
 	UID, GID int
 	Groups   []int // supplementary groups, the user's own
+	Spool    int   // the group of a group-writable spool, which WithGroup may take; 0 for none
 }
 
 // AsUser runs work with the user's identity, so that permissions and quota are
@@ -22,25 +24,58 @@ type Identity struct {
 //
 // Inside, no goroutine may be started and no program executed: a goroutine
 // runs in another thread, as root, and a program could regain root from the
-// real uid. What work opens keeps the user's access afterwards. A panic of
-// work becomes an error.
+// real uid; internal/tools/aswork looks for both. What work opens keeps the
+// user's permissions afterwards, but quota and root's reserve go by who
+// writes: so all is written inside. A panic of work becomes an error.
 //
-// uid 0 and gid 0 are refused. When this process is not root, work runs as
-// whoever it is, if that is the user.
+// uid 0 and gid 0 are refused, and so is a call inside of work. When this
+// process is not root, work runs as whoever it is, if that is the user.
 func AsUser(id Identity, work func() error) error {
-	if id.UID <= 0 || id.GID <= 0 {
+	if err := id.check(); err != nil {
+		return err
+	}
+	if ruid, euid, _ := unix.Getresuid(); ruid != euid {
+		return fmt.Errorf("working as uid %d: the thread already works as uid %d", id.UID, euid)
+	}
+	err := errors.New("the work left its goroutine (runtime.Goexit)")
+	inThread(func() {
+		if failed := become(id); failed != nil {
+			err = failed
+			return
+		}
+		err = guarded(work)
+	})
+	return err
+}
+
+// check refuses root, and numbers that are no ids: the kernel takes 32 bits of
+// them, and all ones for "as before".
+func (id Identity) check() error {
+	noID := func(n int) bool { return n < 0 || n >= math.MaxUint32 }
+	ids := append([]int{id.UID, id.GID, id.Spool}, id.Groups...)
+	if id.UID == 0 || id.GID == 0 || slices.ContainsFunc(ids, noID) {
 		return fmt.Errorf("working as uid %d, gid %d: refused", id.UID, id.GID)
 	}
-	done := make(chan error, 1)
+	return nil
+}
+
+// inThread runs f in a thread of its own, which ends with f, and waits for it.
+//
+// The main thread can't end: the runtime parks it for good as it is then. A
+// goroutine that finds itself there keeps it busy until f has run in another.
+func inThread(f func()) {
+	done := make(chan struct{})
 	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with this goroutine
-		err := become(id)
-		if err == nil {
-			err = guarded(work)
+		defer close(done)
+		runtime.LockOSThread() // not unlocked: the thread ends with the goroutine
+		if unix.Gettid() == unix.Getpid() {
+			inThread(f)
+			runtime.UnlockOSThread()
+			return
 		}
-		done <- err
+		f()
 	}()
-	return <-done
+	<-done
 }
 
 // guarded turns a panic into an error.
@@ -53,90 +88,96 @@ func guarded(work func() error) (err error) {
 	return work()
 }
 
+// keep leaves an id as it is.
+const keep = -1
+
 // become gives this thread the identity, and proves it. The calls are raw:
-// those of package syscall change all threads (safety.md 2.4 has the recipe,
-// Postfix set_eugid.c and Dovecot restrict-access.c do the same by process).
+// those of package syscall change all threads (Postfix set_eugid.c and Dovecot
+// restrict-access.c do the same by process). The real and saved uid stay
+// root's, so that the user can neither signal nor trace us.
 func become(id Identity) error {
-	if unix.Geteuid() != 0 {
-		if unix.Geteuid() != id.UID {
-			return fmt.Errorf("working as uid %d: this process is uid %d and not root", id.UID, unix.Geteuid())
-		}
-		return nil
+	ruid, euid, suid := unix.Getresuid()
+	if ruid != euid || euid != suid || euid != 0 && euid != id.UID {
+		return fmt.Errorf("working as uid %d: this process is uid %d and not root", id.UID, euid)
 	}
-	groups := make([]uint32, len(id.Groups)+1) // never empty, so that it has an address
-	for i, g := range id.Groups {
-		groups[i] = uint32(g)
+	if euid != 0 {
+		return powerless()
 	}
-	if err := rawcall(unix.SYS_SETGROUPS, uintptr(len(id.Groups)), uintptr(unsafe.Pointer(&groups[0])), 0); err != nil {
+	rgid, _, sgid := unix.Getresgid()
+	if id.Spool != 0 {
+		sgid = id.Spool
+	}
+	if err := unix.Setgroups(id.Groups); err != nil { // a raw call
 		return fmt.Errorf("setgroups for uid %d: %w", id.UID, err)
 	}
-	keep := ^uintptr(0) // -1: the real and saved ids stay root's, so that the user can't signal or trace us
-	if err := rawcall(unix.SYS_SETRESGID, keep, uintptr(id.GID), keep); err != nil {
+	if err := setres(unix.SYS_SETRESGID, keep, id.GID, sgid); err != nil {
 		return fmt.Errorf("setresgid %d: %w", id.GID, err)
 	}
-	if err := rawcall(unix.SYS_SETRESUID, keep, uintptr(id.UID), keep); err != nil {
+	if err := setres(unix.SYS_SETRESUID, keep, id.UID, keep); err != nil {
 		return fmt.Errorf("setresuid %d: %w", id.UID, err)
 	}
-	if err := prove(id); err != nil {
+	if err := prove([3]int{0, id.UID, 0}, [3]int{rgid, id.GID, sgid}); err != nil {
 		panic(err) // the thread is neither root nor the user: nothing may go on
 	}
 	return nil
 }
 
-// prove reads the identity back.
-func prove(id Identity) error {
-	_, euid, _ := unix.Getresuid()
-	_, egid, _ := unix.Getresgid()
-	if euid != id.UID || egid != id.GID {
-		return fmt.Errorf("the thread is uid %d, gid %d after it became uid %d, gid %d", euid, egid, id.UID, id.GID)
+// setres is setresuid(2) or setresgid(2) for this thread alone.
+func setres(trap uintptr, real, effective, saved int) error {
+	if _, _, errno := unix.RawSyscall(trap, uintptr(real), uintptr(effective), uintptr(saved)); errno != 0 {
+		return errno
 	}
+	return nil
+}
+
+// prove reads the real, effective and saved ids back.
+func prove(uids, gids [3]int) error {
+	var u, g [3]int
+	u[0], u[1], u[2] = unix.Getresuid()
+	g[0], g[1], g[2] = unix.Getresgid()
+	if u != uids || g != gids {
+		return fmt.Errorf("the thread has uids %v and gids %v where %v and %v were set", u, g, uids, gids)
+	}
+	return powerless()
+}
+
+// powerless fails if this thread has a capability in effect, with which the
+// kernel would not enforce permissions or quota (capabilities(7)).
+func powerless() error {
 	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var data [2]unix.CapUserData
 	if err := unix.Capget(&hdr, &data[0]); err != nil {
-		return err
+		return fmt.Errorf("capget: %w", err)
 	}
 	if data[0].Effective|data[1].Effective != 0 {
-		return errors.New("the thread still has capabilities")
+		return fmt.Errorf("the thread still has capabilities %#x%08x", data[1].Effective, data[0].Effective)
 	}
 	return nil
 }
 
 // WithGroup runs calls with another group, in this thread, as is needed to make
-// and remove files in a group-writable spool. It is called inside of AsUser.
+// and remove files in a group-writable spool. It is called inside of AsUser,
+// for the group that Identity.Spool grants; any other one is an error. Outside,
+// and in a process that is not root, it only runs calls.
+//
+// The thread keeps that group as its saved gid and exchanges the two, which
+// takes no privilege (Dovecot's mail_privileged_group).
 func WithGroup(gid int, calls func() error) error {
 	own := unix.Getegid()
-	if unix.Getuid() != 0 || own == gid {
+	if unix.Getuid() != 0 || unix.Geteuid() == 0 || own == gid {
 		return calls()
 	}
-	if err := setGroup(gid); err != nil {
-		return err
+	_, _, granted := unix.Getresgid()
+	if gid == 0 || gid != granted {
+		return fmt.Errorf("working with group %d: it was not granted", gid)
 	}
-	err := calls()
-	if back := setGroup(own); back != nil {
-		panic(fmt.Errorf("setresgid back to %d: %w", own, back))
+	if err := setres(unix.SYS_SETRESGID, keep, gid, own); err != nil {
+		return fmt.Errorf("setresgid %d: %w", gid, err)
 	}
-	return err
-}
-
-// setGroup sets the effective group, for which this thread must be root for
-// an instant: the saved uid is.
-func setGroup(gid int) error {
-	keep := ^uintptr(0)
-	uid := unix.Geteuid()
-	if err := rawcall(unix.SYS_SETRESUID, keep, 0, keep); err != nil {
-		return err
-	}
-	err := rawcall(unix.SYS_SETRESGID, keep, uintptr(gid), keep)
-	if back := rawcall(unix.SYS_SETRESUID, keep, uintptr(uid), keep); back != nil {
-		panic(fmt.Errorf("setresuid back to %d: %w", uid, back))
-	}
-	return err
-}
-
-// rawcall is a system call for this thread alone.
-func rawcall(trap, a, b, c uintptr) error {
-	if _, _, errno := unix.RawSyscall(trap, a, b, c); errno != 0 {
-		return errno
-	}
-	return nil
+	defer func() {
+		if err := setres(unix.SYS_SETRESGID, keep, own, gid); err != nil {
+			panic(fmt.Errorf("setresgid back to %d: %w", own, err))
+		}
+	}()
+	return calls()
 }

@@ -1,0 +1,148 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"mailferry/convert"
+	"mailferry/internal/journal"
+)
+
+// watch shows a run: its progress on standard error, its results on standard
+// output, as lines of JSON as they come, or for people in the end.
+type watch struct {
+	*progress
+	out   io.Writer
+	json  bool
+	start time.Time
+
+	mu      sync.Mutex
+	lines   []string // about users
+	holds   []time.Duration
+	already int
+	failed  error // of out
+}
+
+func newWatch(cmd *cobra.Command, verb convert.Verb, asJSON bool) *watch {
+	return &watch{progress: newProgress(cmd.ErrOrStderr(), string(verb)), out: cmd.OutOrStdout(), json: asJSON, start: time.Now()}
+}
+
+func (w *watch) Begin(users int, bytes int64) { w.run(users, bytes) }
+func (w *watch) Progress(bytes int64)         { w.add(bytes) }
+func (w *watch) Wait(reason string)           { w.waiting(reason) }
+func (w *watch) Note(text string)             { w.say("%s", text) }
+
+// jsonUser is the line of a user.
+type jsonUser struct {
+	MessageType string `json:"message_type"` // "user"
+	convert.User
+	HoldSeconds float64 `json:"hold_seconds,omitempty"`
+}
+
+// User enters what became of a user.
+func (w *watch) User(u convert.User) {
+	w.userDone()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if u.Already {
+		w.already++
+	} else if u.Hold > 0 {
+		w.holds = append(w.holds, u.Hold)
+	}
+	if w.json {
+		w.note(json.NewEncoder(w.out).Encode(jsonUser{"user", u, u.Hold.Seconds()}))
+		return
+	}
+	w.lines = append(w.lines, userLines(u)...)
+}
+
+func (w *watch) note(err error) {
+	if w.failed == nil {
+		w.failed = err
+	}
+}
+
+// userLines are what an admin reads of a user in the morning; nothing, if all
+// is well.
+func userLines(u convert.User) (lines []string) {
+	line := func(format string, args ...any) { lines = append(lines, u.Name+": "+fmt.Sprintf(format, args...)) }
+	told := ""
+	switch {
+	case u.Outcome != journal.Done:
+		line("%s: %s: %s", u.Outcome, u.Reason, u.Text)
+		told = u.Reason
+	case u.Text != "":
+		line("%s", u.Text)
+	}
+	for _, f := range u.Findings {
+		if f.Severity == convert.Info || u.Already {
+			continue
+		}
+		if f.Code == told {
+			told = "" // once
+			continue
+		}
+		where := ""
+		if f.Path != "" {
+			where = quoted(f.Path) + " "
+		}
+		line("%s: %s: %s%s; %s", f.Severity, f.Code, where, f.Text, f.Advice)
+	}
+	return lines
+}
+
+// jsonRun is the last line of a run.
+type jsonRun struct {
+	MessageType string `json:"message_type"` // "summary"
+	journal.Summary
+	Already int     `json:"migrated_before"`
+	Seconds float64 `json:"seconds"`
+	HoldP50 float64 `json:"hold_p50_seconds"`
+	HoldP99 float64 `json:"hold_p99_seconds"`
+	HoldMax float64 `json:"hold_max_seconds"`
+}
+
+// end shows the result of the run.
+func (w *watch) end(run string, s *journal.Summary) error {
+	w.finish()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	s.Run = run
+	slices.Sort(w.holds)
+	if w.json {
+		w.note(json.NewEncoder(w.out).Encode(jsonRun{"summary", *s, w.already, time.Since(w.start).Seconds(),
+			w.hold(50).Seconds(), w.hold(99).Seconds(), w.hold(100).Seconds()}))
+		return w.failed
+	}
+	var b strings.Builder
+	for _, line := range w.lines {
+		fmt.Fprintln(&b, printable(line))
+	}
+	fmt.Fprintf(&b, "%s: %d done (%d before), %d skipped, %d failed, %d untouched\n", plural(s.Users.Total, "user"),
+		s.Users.Done, w.already, s.Users.Skipped, s.Users.Failed, s.Users.Untouched)
+	fmt.Fprintf(&b, "%s in: %d converted, %d quarantined; %s\n", plural(s.Messages.In, "message"), s.Messages.Converted, s.Messages.Quarantined, size(s.Bytes))
+	if len(w.holds) > 0 {
+		fmt.Fprintf(&b, "held for %s (median), %s (99%%), %s (most)\n", ms(w.hold(50)), ms(w.hold(99)), ms(w.hold(100)))
+	}
+	fmt.Fprintf(&b, "%s: %s in %s; run %s\n", s.End, plural(s.Chunks, "chunk"), time.Since(w.start).Round(10*time.Millisecond), run)
+	_, err := io.WriteString(w.out, b.String())
+	w.note(err)
+	return w.failed
+}
+
+// hold is a percentile of the holds, which are sorted.
+func (w *watch) hold(percent int) time.Duration {
+	if len(w.holds) == 0 {
+		return 0
+	}
+	return w.holds[(len(w.holds)-1)*percent/100]
+}
+
+func ms(d time.Duration) string { return fmt.Sprintf("%.1f ms", float64(d)/1e6) }
