@@ -8,7 +8,7 @@ ROUNDS ?= 5
 
 # What the tests run against: the real programs, as Debian packages.
 PEERS := dovecot-imapd dovecot-pop3d procmail maildrop mutt postfix python3 e2fsprogs \
-	tzdata bzip2 xz-utils
+	tzdata bzip2 xz-utils util-linux fuse3
 # What the measurements compare with, beside those.
 BENCH_PEERS := mb2md tar
 
@@ -29,11 +29,12 @@ test: deps ## run all tests, the real servers included (installs them when root)
 race: deps ## run all tests under the race detector
 	$(GO) test -race -timeout 40m ./...
 
-check: ## gofmt, go vet, staticcheck, the arrows between packages, go.mod
+check: ## gofmt, go vet, staticcheck, the arrows between packages, work as the user, go.mod
 	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "gofmt would change:"; echo "$$unformatted"; exit 1; fi
 	$(GO) vet ./...
 	$(GO) tool staticcheck ./...
 	internal/tools/arrows
+	$(GO) run ./internal/tools/aswork
 	$(GO) mod tidy -diff
 	$(GO) mod verify
 

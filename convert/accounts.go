@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -60,8 +61,19 @@ func findMail(a account.Account, parked bool) (*tree, error) {
 		t.close()
 		return nil, err
 	}
+	t.dropSpoolAgain()
 	t.arrange()
 	return t, nil
+}
+
+// dropSpoolAgain drops the spool from the folders, where Dovecot allows it to
+// lie.
+func (t *tree) dropSpoolAgain() {
+	if len(t.sources) == 0 || !t.sources[0].named {
+		return
+	}
+	spool := t.sources[0]
+	t.sources = slices.DeleteFunc(t.sources, func(s source) bool { return s.id == spool.id && !s.named })
 }
 
 // addSpool adds INBOX, if there is mail.

@@ -208,7 +208,7 @@ func (c *chunk) fill(ctx context.Context, m *member) {
 func (c *chunk) doubts(m *member) {
 	i := &Inspection{User: m.Name, Findings: m.Findings}
 	for _, b := range m.Round.Mailboxes {
-		if b.Careful != b.Messages && !i.Has("reading-differs") {
+		if b.Differs > 0 && !i.Has("reading-differs") {
 			i.add("reading-differs", b.Path, "has %d messages as %s reads it, and %d by the careful reading", b.Messages, c.Scan.Profile.Name, b.Careful)
 		}
 	}

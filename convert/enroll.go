@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"mailferry/internal/account"
+	"mailferry/internal/journal"
 	"mailferry/internal/safefs"
 	"mailferry/semaphore"
 )
@@ -20,19 +21,18 @@ import (
 // Enrollment tells what Enroll did for a user.
 type Enrollment struct {
 	User     string    `json:"user"`
-	Outcome  string    `json:"outcome"`            // one of those below
+	Outcome  string    `json:"outcome"`            // see below
 	Mirrored bool      `json:"mirrored,omitempty"` // the mirror was written
 	Reason   string    `json:"reason,omitempty"`   // the code of the first finding, or an error
 	Findings []Finding `json:"findings,omitempty"` // why he was skipped
 }
 
-// The outcomes of Enroll.
+// The outcomes of Enroll beside journal.Skipped (the account is not fit, nothing
+// was written), Failed (see the reason; it may be tried again) and Untouched
+// (ctx was done first).
 const (
-	Enrolled  = "enrolled"  // he had no semaphore, and has one that says mbox
-	Already   = "already"   // he had one; it is as it was
-	Skipped   = "skipped"   // his account is not fit; nothing was written
-	Failed    = "failed"    // see the reason; Enroll may be called again
-	Untouched = "untouched" // ctx was done first
+	Enrolled = "enrolled" // he had no semaphore, and has one that says mbox
+	Already  = "already"  // he had one, and it is as it was
 )
 
 // enrollJobs is how many users are enrolled at a time. They wait for the disk,
@@ -55,7 +55,7 @@ func (s Site) Enroll(ctx context.Context, list []account.Account, done func()) (
 	var jobs errgroup.Group
 	jobs.SetLimit(enrollJobs)
 	for i, a := range list {
-		results[i] = Enrollment{User: a.Name, Outcome: Untouched}
+		results[i] = Enrollment{User: a.Name, Outcome: journal.Untouched}
 		jobs.Go(func() error {
 			if ctx.Err() == nil {
 				enroll(in, a, &results[i])
@@ -152,12 +152,11 @@ func mkdir(path string, mode fs.FileMode) error {
 func enroll(in *Inspector, a account.Account, e *Enrollment) {
 	mirror, findings := in.fit(a)
 	if len(findings) > 0 {
-		e.Outcome, e.Reason, e.Findings = Skipped, findings[0].Code, findings
+		e.Outcome, e.Reason, e.Findings = journal.Skipped, findings[0].Code, findings
 		return
 	}
-	err := mirror.enroll(e)
-	if err != nil {
-		e.Outcome, e.Reason = Failed, err.Error()
+	if err := mirror.enroll(e); err != nil {
+		e.Outcome, e.Reason = journal.Failed, err.Error()
 	}
 }
 
@@ -166,9 +165,7 @@ func enroll(in *Inspector, a account.Account, e *Enrollment) {
 // moved does not keep mail from being delivered to his mbox, and without a
 // semaphore it would wait.
 func (in *Inspector) fit(a account.Account) (seenMirror, []Finding) {
-	a.Collisions = slices.DeleteFunc(slices.Clone(a.Collisions), func(c account.Collision) bool {
-		return !slices.Contains([]string{"semaphore", "semaphore's meta", "mirror"}, c.What[0])
-	})
+	a.Collisions = slices.DeleteFunc(slices.Clone(a.Collisions), func(c account.Collision) bool { return !overWritten(a, c) })
 	m := seenMirror{account: a}
 	i := &Inspection{User: a.Name}
 	if in.identify(a, i) {
@@ -183,6 +180,16 @@ func (in *Inspector) fit(a account.Account) (seenMirror, []Finding) {
 	}
 	i.end()
 	return m, slices.DeleteFunc(i.Findings, func(f Finding) bool { return f.Severity != Refuse || f.Code == "home-writable" })
+}
+
+// overWritten reports whether a collision is over what Enroll writes for a user.
+func overWritten(a account.Account, c account.Collision) bool {
+	for i, user := range c.Users {
+		if user == a.Name && slices.Contains([]string{"semaphore", "semaphore's meta", "mirror"}, c.What[i]) {
+			return true
+		}
+	}
+	return false
 }
 
 // seenMirror is an account, and what its mirror said when it was looked at.
@@ -221,9 +228,13 @@ func (m *seenMirror) enroll(e *Enrollment) error {
 		return fmt.Errorf("there is no semaphore, but the mirror %q says maildir; if he was moved, run: mailferry semaphore set %s maildir; if not, remove the mirror",
 			m.account.Mirror, m.account.Name)
 	}
-	free, err := exclude(sem)
-	if err != nil {
-		return err
+	free, busy := exclude(sem)
+	switch {
+	case err == nil && errors.Is(busy, semaphore.ErrBusy):
+		e.Outcome = Already // a cutover is at work, and the mirror is its business
+		return nil
+	case busy != nil:
+		return busy
 	}
 	return errors.Join(m.write(sem, e), free())
 }
@@ -240,6 +251,9 @@ func (m *seenMirror) write(sem *semaphore.Semaphore, e *Enrollment) error {
 	if errors.Is(err, semaphore.ErrEnrolled) {
 		e.Outcome, err = Already, nil
 	}
+	if errors.Is(err, semaphore.ErrState) {
+		return fmt.Errorf("%w; say what is true, with mailferry semaphore set", err)
+	}
 	if err != nil {
 		return err
 	}
@@ -247,16 +261,21 @@ func (m *seenMirror) write(sem *semaphore.Semaphore, e *Enrollment) error {
 	if err != nil || m.says(state) {
 		return err
 	}
-	if err := mirrorAs(m.account, state); err != nil {
-		return fmt.Errorf("the semaphore says %s, but its mirror could not be written: %w", state, err)
-	}
-	e.Mirrored = true
-	return nil
+	err = tellMirror(m.account, state)
+	e.Mirrored = err == nil
+	return err
 }
 
-// mirrorAs writes the mirror of an account, as its user.
-func mirrorAs(a account.Account, state semaphore.State) error {
-	return asUser(a, func() error { return writeMirror(a.Mirror, a.UID, state) })
+// tellMirror writes the mirror of an account, as its user.
+func tellMirror(a account.Account, state semaphore.State) error {
+	if a.Mirror == "" {
+		return nil
+	}
+	err := asUser(a, func() error { return writeMirror(a.Mirror, a.UID, state) })
+	if err != nil {
+		return fmt.Errorf("the semaphore says %s, but its mirror could not be written: %w", state, err)
+	}
+	return nil
 }
 
 // exclude keeps cutovers away from a user, until it is undone: each of them has

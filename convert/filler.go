@@ -358,7 +358,9 @@ func (f *filler) end() (*mailboxState, error) {
 	}
 	f.state.UIDValidity, f.state.NextUID, f.state.GUID = f.validity, f.in.NextUID(), hex.EncodeToString(f.guid[:])
 	f.state.Stamp = f.stamp.UnixMicro()
-	f.state.Careful, f.state.Oddities, f.state.Left = f.in.CarefulCount(), f.in.Oddities().Total(), f.keywords.leftovers()
+	odd := f.in.Oddities()
+	f.state.Careful, f.state.Differs, f.state.Oddities = f.in.CarefulCount(), odd.Of(mbox.ProfileDiffers).Count, odd.Total()
+	f.state.Left = f.keywords.leftovers()
 	return &f.state, writeState(f.folder, &f.state)
 }
 

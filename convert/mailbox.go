@@ -78,6 +78,7 @@ func open(src source, o mbox.Options) (*input, error) {
 	if err != nil {
 		return nil, err
 	}
+	leaveAtime(f)
 	info, err := f.Stat()
 	if err != nil {
 		return nil, errors.Join(err, f.Close())

@@ -127,6 +127,7 @@ type mailboxState struct {
 	Messages    int           `json:"messages"`
 	Bytes       int64         `json:"bytes"`
 	Careful     int           `json:"careful"`
+	Differs     int           `json:"differs"` // places where the careful reading differs
 	Oddities    int           `json:"oddities"`
 	Left        []LeftKeyword `json:"left,omitempty"`
 	Quarantined []Quarantined `json:"quarantined,omitempty"`

@@ -209,11 +209,15 @@ func TestAPlanStopsWithItsContext(t *testing.T) {
 
 // The state directory may not be there yet.
 func TestTheRateIsMeasuredElsewhereWithoutAStateDirectory(t *testing.T) {
+	t.Setenv("TMPDIR", t.TempDir())
 	for _, dir := range []string{"", "/nonexistent/state"} {
 		r, err := MeasureRate(t.Context(), dir)
 		if err != nil || r.Problem != "" || r.Where != os.TempDir() || r.Write(1000, 1<<20) <= r.Write(10, 1<<10) {
 			t.Errorf("%q: %+v, %v", dir, r, err)
 		}
+	}
+	if left, err := os.ReadDir(os.TempDir()); err != nil || len(left) > 0 {
+		t.Errorf("left: %v, %v", left, err)
 	}
 }
 

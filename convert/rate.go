@@ -60,8 +60,11 @@ func (r Rate) Hold(mailboxes []MailboxPlan) Seconds {
 // os.TempDir where dir can't be written, and removes it. A full disk is no
 // error, but a Problem of the rate. The error is ctx's.
 func MeasureRate(ctx context.Context, dir string) (Rate, error) {
-	scratch, err := os.MkdirTemp(dir, "rate-")
-	if err != nil || dir == "" {
+	if dir == "" {
+		dir = os.TempDir()
+	}
+	scratch, err := os.MkdirTemp(dir, "mailferry-rate-")
+	if err != nil {
 		dir = os.TempDir()
 		scratch, err = os.MkdirTemp(dir, "mailferry-rate-")
 	}

@@ -45,11 +45,15 @@ type recovery struct {
 	Site
 	account account.Account
 	record  journal.Staging // zero if there is none
+	boot    string
 	sem     *semaphore.Semaphore
 }
 
 func (r *recovery) do() (did string, err error) {
 	if r.sem, err = semaphore.For(r.account.Semaphore); err != nil {
+		return "", err
+	}
+	if r.boot, err = journal.BootID(); err != nil {
 		return "", err
 	}
 	state, err := r.sem.Get()
@@ -116,12 +120,8 @@ func (r *recovery) place() (*safefs.Dir, maildir.Place, error) {
 	if err != nil {
 		return nil, maildir.Place{}, err
 	}
-	boot, err := journal.BootID()
-	if err != nil {
-		return nil, maildir.Place{}, errors.Join(err, parent.Close())
-	}
 	place := maildir.Place{Name: r.record.Name, Dev: r.record.Dev, Ino: r.record.Ino}
-	if room, err := parent.Statfs(); err == nil && r.record.BootID != boot {
+	if room, err := parent.Statfs(); err == nil && r.record.BootID != r.boot {
 		place.Dev = room.Dev // devices may have other numbers now
 	}
 	return parent, place, nil

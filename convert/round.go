@@ -59,6 +59,7 @@ type MailboxRound struct {
 	Messages int           `json:"messages"`
 	Bytes    int64         `json:"bytes"`
 	Careful  int           `json:"careful"` // messages by the careful reading
+	Differs  int           `json:"differs"` // places where it differs
 	Oddities int           `json:"oddities"`
 	Left     []LeftKeyword `json:"left,omitempty"`
 	Changes
@@ -216,7 +217,7 @@ func (r *round) attempt(ctx context.Context, src source, base time.Time, report 
 
 // fill takes what the state of a folder says into the reports.
 func (m *MailboxRound) fill(s *mailboxState, report *Round) {
-	m.Messages, m.Bytes, m.Careful, m.Oddities, m.Left = s.Messages, s.Bytes, s.Careful, s.Oddities, s.Left
+	m.Messages, m.Bytes, m.Careful, m.Differs, m.Oddities, m.Left = s.Messages, s.Bytes, s.Careful, s.Differs, s.Oddities, s.Left
 	report.Quarantined = append(report.Quarantined, s.Quarantined...)
 }
 

@@ -365,6 +365,7 @@ func isMbox(dir *safefs.Dir, name string) bool {
 		return false
 	}
 	defer f.Close()
+	leaveAtime(f)
 	start := make([]byte, len("From "))
 	_, err = io.ReadFull(f, start)
 	return err == nil && string(start) == "From "
@@ -415,12 +416,26 @@ func (t *tree) readList(root *safefs.Dir, name string, parse func(io.Reader) ([]
 	}
 	defer f.Close()
 	t.hasList = true
+	leaveAtime(f)
 	list, err := parse(f)
 	if err != nil {
 		return true, fmt.Errorf("%s: %w", f.Name(), err)
 	}
-	t.subscribed = append(t.subscribed, list...)
+	for _, parts := range list {
+		t.subscribed = append(t.subscribed, diskNames(parts))
+	}
 	return true, nil
+}
+
+// diskNames spells the parts of a name as folders get them: some clients write
+// raw UTF-8 into a list, as they do into names of files.
+func diskNames(parts []string) []string {
+	for i, part := range parts {
+		if name, err := maildir.DiskName(part); err == nil {
+			parts[i] = name
+		}
+	}
+	return parts
 }
 
 // dropDoubles skips second names of a file, and files whose names are two

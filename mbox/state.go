@@ -67,6 +67,7 @@ func (t *Tracker) Keywords() []string { return t.listed }
 func (t *Tracker) State(e *Entry) State {
 	t.seq++
 	var s State
+	var words []byte
 	seenBase := false
 	for _, h := range e.Fields {
 		switch h.Field {
@@ -87,11 +88,15 @@ func (t *Tracker) State(e *Entry) State {
 				}
 			}
 		case message.XKeywords:
-			if s.Keywords == nil {
-				s.Keywords = t.keywords(h.Value, e.Offset)
+			if words == nil {
+				words = h.Value
 			}
 		}
 	}
+	// Behind the list that X-IMAPbase is, wherever in the header it stands: when
+	// the first message was expunged, Dovecot puts it behind the X-Keywords of
+	// the next, which it goes on showing out of its index.
+	s.Keywords = t.keywords(words, e.Offset)
 	if s.Pseudo {
 		t.odd.add(PseudoMessage, e.Offset)
 		s.UID = 0

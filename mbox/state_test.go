@@ -149,6 +149,11 @@ func TestKeywords(t *testing.T) {
 			}
 		})
 	}
+	// So Dovecot leaves the first message when the one before it is expunged.
+	behind := mustRead(t, withFields("X-Keywords: Work\nX-IMAPbase: 77 100 $Forwarded Work\nX-UID: 1\n"), "dovecot")
+	if got := behind.states[0].Keywords; !slices.Equal(got, []string{"Work"}) {
+		t.Errorf("listed behind the field: %q", got)
+	}
 	wantUnlisted := mustRead(t, withFields(base, "X-Keywords: Mine\n"), "dovecot")
 	if p := wantUnlisted.tracker.odd.Of(UnlistedKeyword); p.Count != 1 || p.Offsets[0] != wantUnlisted.entries[1].Offset {
 		t.Errorf("the unlisted keyword is reported at %v", p)

@@ -75,7 +75,10 @@ func (s *Semaphore) change(to State, m Meta, allowed condition) error {
 		if err != nil {
 			return err
 		}
-		return errors.Join(w.commit(), w.remove())
+		if err := w.commit(); err != nil {
+			return errors.Join(err, w.remove())
+		}
+		return nil
 	})
 }
 
@@ -84,7 +87,8 @@ func (s *Semaphore) exclusively(lock *locked, do func() error) error {
 	if err := lock.wait(s.user, "change"); err != nil {
 		return err
 	}
-	return errors.Join(do(), lock.free(s.user, "change"))
+	defer lock.free(s.user, "change") // no reason to call a change that was made a failure
+	return do()
 }
 
 // admit refuses a change of which the epoch does not rise, or that is not allowed.

@@ -256,8 +256,12 @@ func TestAFullDiskStopsNoFlip(t *testing.T) {
 	for _, to := range []State{Mbox, Maildir} {
 		s := newScene(t)
 		s.start(Mbox)
-		s.must(process("full", s.sem.Path(), strconv.Itoa(int(to))).Run())
+		s.must(process("full", s.sem.Path(), strconv.Itoa(int(to)), s.home).Run())
 		s.wants(to, 3)
+		if state, err := ReadMirror(s.fd, ".mailstate", os.Geteuid()); state != to || err != nil {
+			t.Errorf("the mirror says %v, %v; want %v", state, err, to)
+		}
+		s.wantFiles(s.home, ".mailstate")
 		s.wantFiles(s.dir, ".lock", "alice", "alice.meta")
 	}
 }
@@ -271,11 +275,19 @@ func roleFull(args []string) error {
 	if err != nil {
 		return err
 	}
+	home, err := unix.Open(args[2], unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return err
+	}
 	p, err := s.Prepare(State(to), at(3))
 	if err != nil {
 		return err
 	}
-	if err := s.Hold(at(2)); err != nil {
+	mirror, err := PrepareMirror(home, ".mailstate", State(to))
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(s.Hold(at(2)), WriteMirror(home, ".mailstate", Hold)); err != nil {
 		return err
 	}
 	signal.Ignore(unix.SIGXFSZ)
@@ -285,13 +297,16 @@ func roleFull(args []string) error {
 	if err := s.Set(State(to), at(4)); !errors.Is(err, unix.EFBIG) {
 		return fmt.Errorf("Set on a full disk: %v", err)
 	}
+	if err := WriteMirror(home, ".mailstate", State(to)); !errors.Is(err, unix.EFBIG) {
+		return fmt.Errorf("WriteMirror on a full disk: %v", err)
+	}
 	if state, err := s.Get(); state != Hold || err != nil {
 		return fmt.Errorf("a Set that failed left %v, %v", state, err)
 	}
 	if m, err := s.Meta(); m.Epoch != 2 || err != nil {
 		return fmt.Errorf("a Set that failed left %+v, %v", m, err)
 	}
-	return errors.Join(p.Flip(), p.Discard())
+	return errors.Join(p.Flip(), p.Discard(), mirror.Flip(), mirror.Discard())
 }
 
 func TestAMetaThatIsNoneAllowsNoChange(t *testing.T) {

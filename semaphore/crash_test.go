@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -62,7 +63,7 @@ func TestEveryChangeIsDurableBeforeTheNext(t *testing.T) {
 	commit := func(kind string) []string {
 		return []string{"rename .alice." + kind + ".meta alice.meta", "fsync semaphores", "rename .alice." + kind + " alice", "fsync semaphores"}
 	}
-	lock, set := []string{"create .lock"}, slices.Concat(files("set"), commit("set"), discard("set"))
+	lock, set := []string{"create .lock"}, slices.Concat(files("set"), commit("set"))
 	for _, tt := range []struct {
 		role string
 		want []string
@@ -119,6 +120,9 @@ func TestKilledAnywhereASemaphoreIsOldOrNew(t *testing.T) {
 				s.must(err)
 				if meta.Ahead(state) {
 					ahead++
+					if meta.Expired(time.Now()) {
+						t.Errorf("killed at %d, the hold has lost its deadline: %+v", n, meta)
+					}
 				}
 				s.recovers(meta)
 			}

@@ -17,7 +17,7 @@ type Meta struct {
 	Run      string    `json:"run,omitempty"`     // the run that does it
 	Host     string    `json:"host,omitempty"`    // "": os.Hostname
 	PID      int       `json:"pid,omitempty"`     // 0: this process
-	Deadline time.Time `json:"deadline,omitzero"` // when a hold must have ended
+	Deadline time.Time `json:"deadline,omitzero"` // when a hold must have ended; of the hold and of what ends it
 	Time     time.Time `json:"time"`              // zero: now
 }
 

@@ -21,17 +21,58 @@ func tempName(name string) string { return name + tempInfix + rand.Text() }
 // (not O_PATH), durably. Whatever bears the name is replaced and not followed,
 // but for a directory. It is called with the user's identity: the file is his.
 func WriteMirror(dir int, name string, to State) error {
-	if err := fitName(name); err != nil {
+	p, err := PrepareMirror(dir, name, to)
+	if err != nil {
 		return err
 	}
-	temp := tempName(name)
-	if err := writeFile(dir, temp, []byte(to.Line())); err != nil {
+	return errors.Join(p.Flip(), p.Discard())
+}
+
+// PreparedMirror is a mirror that is written and synced under a temporary name,
+// which is all that takes space: a full disk or quota does not stop Flip.
+type PreparedMirror struct {
+	dir        int
+	name, temp string // no temp: renamed or removed
+}
+
+// PrepareMirror makes a WriteMirror ready. dir must stay open until Flip or
+// Discard, which are called with the user's identity, too.
+func PrepareMirror(dir int, name string, to State) (*PreparedMirror, error) {
+	if err := fitName(name); err != nil {
+		return nil, err
+	}
+	p := &PreparedMirror{dir, name, tempName(name)}
+	if err := writeFile(dir, p.temp, []byte(to.Line())); err != nil {
+		return nil, fmt.Errorf("mirror: %w", err)
+	}
+	return p, nil
+}
+
+// Flip replaces the mirror. The home is the user's, who may have removed what
+// was prepared: then the error is fs.ErrNotExist.
+func (p *PreparedMirror) Flip() error {
+	if p.temp == "" {
+		return fmt.Errorf("mirror %q: flipped or discarded already: %w", p.name, ErrState)
+	}
+	err := replace(p.dir, p.temp, p.name)
+	if err == nil || errors.Is(err, ErrNotDurable) {
+		p.temp = ""
+	}
+	if err != nil {
 		return fmt.Errorf("mirror: %w", err)
 	}
-	if err := replace(dir, temp, name); err != nil {
-		return fmt.Errorf("mirror: %w", errors.Join(err, unlink(dir, temp)))
-	}
 	return nil
+}
+
+// Discard removes what was prepared and not renamed. A second Discard, and one
+// after Flip, does nothing.
+func (p *PreparedMirror) Discard() error {
+	if p.temp == "" {
+		return nil
+	}
+	temp := p.temp
+	p.temp = ""
+	return unlink(p.dir, temp)
 }
 
 // ReadMirror reads the mirror called name in the directory open as dir. It must

@@ -1,6 +1,7 @@
 package semaphore
 
 import (
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -97,6 +98,39 @@ func TestAMirrorOfAStrangerIsHold(t *testing.T) {
 			t.Errorf("owners %v allowed: %v, %v; want %v", tt.uids, state, err, tt.want)
 		}
 	}
+}
+
+func TestAPreparedMirrorIsFlippedOnceOrNever(t *testing.T) {
+	s := newScene(t)
+	s.must(WriteMirror(s.fd, ".mailstate", Hold))
+	says := func(want State) {
+		t.Helper()
+		if state, err := ReadMirror(s.fd, ".mailstate", os.Geteuid()); state != want || err != nil {
+			t.Errorf("%v, %v; want %v", state, err, want)
+		}
+	}
+	ends := map[State]*PreparedMirror{}
+	for _, to := range []State{Mbox, Maildir} {
+		var err error
+		ends[to], err = PrepareMirror(s.fd, ".mailstate", to)
+		s.must(err)
+	}
+	says(Hold)
+	s.must(ends[Maildir].Flip())
+	for _, p := range ends {
+		s.must(p.Discard())
+		s.must(p.Discard())
+		s.wantError(p.Flip(), ErrState)
+	}
+	says(Maildir)
+	s.wantFiles(s.home, ".mailstate")
+
+	p, err := PrepareMirror(s.fd, ".mailstate", Mbox)
+	s.must(err)
+	s.must(os.Remove(filepath.Join(s.home, p.temp))) // by the user
+	s.wantError(p.Flip(), fs.ErrNotExist)
+	s.must(p.Discard())
+	says(Maildir)
 }
 
 func TestNamesOfMirrorsAreSingle(t *testing.T) {

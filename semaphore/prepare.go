@@ -19,7 +19,8 @@ type Prepared struct {
 
 // Prepare makes ready the change to mbox or maildir that will end a hold. Both
 // should be prepared, since the way back must not fail either: with the last
-// epoch at E, Prepare both with E+2, Hold with E+1, Flip one, Discard the other.
+// epoch at E, Prepare both with E+2, Hold with E+1, Flip one, Discard the other;
+// all three with the same Run and Deadline.
 //
 // While another process has the same change prepared for this user, the error
 // is ErrBusy. Discard must be called in the end.

@@ -18,7 +18,7 @@ func TestReadersNeverSeeAnythingTorn(t *testing.T) {
 	s := newScene(t)
 	s.must(s.sem.Enroll(at(1)))
 	s.must(WriteMirror(s.fd, ".mailstate", Mbox))
-	ctx, stop := context.WithTimeout(t.Context(), time.Second)
+	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	readers := map[string]func() error{
 		"authority": func() error { return second(s.sem.Get()) },
@@ -42,16 +42,15 @@ func TestReadersNeverSeeAnythingTorn(t *testing.T) {
 			}
 		})
 	}
-	writes := 0
-	for epoch := uint64(2); ctx.Err() == nil; epoch++ {
+	for epoch := range uint64(60) {
 		to := State(epoch % 3)
-		s.must(s.sem.Set(to, at(epoch)))
+		s.must(s.sem.Set(to, at(epoch+2)))
 		s.must(WriteMirror(s.fd, ".mailstate", to))
-		writes++
 	}
+	stop()
 	wg.Wait()
-	if reads.Load() < 100 || writes < 10 {
-		t.Errorf("%d reads beside %d writes: too few to tell", reads.Load(), writes)
+	if reads.Load() < 1000 {
+		t.Errorf("%d reads: too few to tell", reads.Load())
 	}
 }
 

@@ -37,10 +37,10 @@
 //
 // The meta is durable before the semaphore changes. A crash between the two
 // leaves a meta ahead of its semaphore ([Meta.Ahead]): the semaphore counts,
-// the change was announced and did not happen, and its epoch is spent. If that
-// change was the end of a hold, then the hold's deadline is gone with its meta,
-// and the hold has expired ([Meta.Expired]): its holder is dead, or in between
-// the two renames and holding the lock.
+// the change was announced and did not happen, and its epoch is spent. For an
+// instant every change looks like that. So the change that ends a hold bears
+// the hold's deadline as well: a hold whose meta is ahead is left alone until
+// that has passed ([Meta.Expired]), like any other.
 //
 // What a killed process leaves beside is overwritten by the next change of that
 // user, or removed by [Sweep] in a home; no reader looks at it.

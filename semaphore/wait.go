@@ -6,12 +6,12 @@ import (
 	"time"
 )
 
-// Wait reads the semaphore until ok accepts the state, which it returns. What
-// can't be read is waited for, too. When ctx is done first, the state is the last
-// one read, and the error wraps that of ctx and says what the semaphore says, or
-// what is wrong with it.
+// Wait reads the semaphore until ok accepts the state, which it returns. While
+// the semaphore can't be read, ok is not asked. When ctx is done first, the
+// state is the last one read, and the error wraps that of ctx and tells what the
+// semaphore says or what is wrong with it.
 //
-// It reads again and again, first each 5 ms, then less often: an inotify
+// It reads again and again, first after 5 ms, then less often: an inotify
 // instance for each waiting login would soon reach the kernel's limit (128 for
 // one user, inotify(7)), and tells nothing of what another NFS client does. A
 // reading costs about 10 µs.

@@ -22,6 +22,7 @@ type claim struct {
 	user  string
 	what  string
 	tree  bool // what lies below is his, too
+	told  bool // its collision has been found
 }
 
 // Collisions finds those users of a list who share a uid, and the paths that
@@ -29,6 +30,9 @@ type claim struct {
 // both. If one lies in a directory whose content is all another's mail, it is
 // a collision of this other alone: nobody shall be able to stop a user by a
 // home directory above his. Users with a Problem count for nothing.
+//
+// Each uid and path of a user has one collision at most, with the first whom
+// it is found with: thousands of users may share a home.
 func Collisions(list []Account) []Collision {
 	return append(sharedUIDs(list), sharedPaths(list)...)
 }
@@ -55,19 +59,17 @@ func Collide(list, others []Account) {
 }
 
 func sharedUIDs(list []Account) (found []Collision) {
-	first := map[int]string{}
+	first := map[int]*claim{}
 	for _, a := range list {
 		if a.Problem != nil {
 			continue
 		}
-		name, taken := first[a.UID]
-		if !taken {
-			first[a.UID] = a.Name
-			continue
+		c := &claim{path: strconv.Itoa(a.UID), user: a.Name, what: "uid"}
+		if other := first[a.UID]; other != nil {
+			found = append(other.tell(found, c), c.with(other))
+		} else {
+			first[a.UID] = c
 		}
-		uid := strconv.Itoa(a.UID)
-		what := [2]string{"uid", "uid"}
-		found = append(found, Collision{[2]string{name, a.Name}, what, uid}, Collision{[2]string{a.Name, name}, what, uid})
 	}
 	return found
 }
@@ -77,26 +79,42 @@ func sharedUIDs(list []Account) (found []Collision) {
 func sharedPaths(list []Account) (found []Collision) {
 	claims := claimsOf(list)
 	slices.SortStableFunc(claims, func(a, b claim) int { return cmp.Compare(a.order, b.order) })
-	var around []claim // outermost first
-	for _, c := range claims {
+	var around []*claim // outermost first
+	for i := range claims {
+		c := &claims[i]
 		for len(around) > 0 && !within(c.path, around[len(around)-1].path) {
 			around = around[:len(around)-1]
 		}
+		same := false
 		for _, a := range around {
 			if a.excludes(c) {
-				found = append(found, a.with(c))
+				found = a.tell(found, c)
 			}
-			if a.path == c.path && a.user != c.user {
-				found = append(found, c.with(a))
+			if a.path == c.path {
+				same = true
+				if a.user != c.user {
+					found = c.tell(found, a)
+				}
 			}
 		}
-		around = append(around, c)
+		if !same || c.tree && !around[len(around)-1].tree {
+			around = append(around, c)
+		}
 	}
 	return found
 }
 
+// tell adds the collision of a claim with another, if it is its first.
+func (a *claim) tell(found []Collision, c *claim) []Collision {
+	if a.told {
+		return found
+	}
+	a.told = true
+	return append(found, a.with(c))
+}
+
 // excludes reports whether another claim may not be at or below this one.
-func (a claim) excludes(c claim) bool {
+func (a *claim) excludes(c *claim) bool {
 	switch {
 	case a.path == c.path:
 		return true
@@ -107,7 +125,7 @@ func (a claim) excludes(c claim) bool {
 }
 
 // with is the collision of a claim with another, at the inner one's path.
-func (a claim) with(c claim) Collision {
+func (a *claim) with(c *claim) Collision {
 	path := a.path
 	if len(c.path) > len(path) {
 		path = c.path
@@ -121,7 +139,7 @@ func claimsOf(list []Account) (claims []claim) {
 			continue
 		}
 		add := func(path, what string, tree bool) {
-			claims = append(claims, claim{path, strings.ReplaceAll(path, "/", "\x00"), a.Name, what, tree})
+			claims = append(claims, claim{path, strings.ReplaceAll(path, "/", "\x00"), a.Name, what, tree, false})
 		}
 		add(a.Spool, "spool", false)
 		add(a.Spool+".lock", "dotlock of the spool", false)

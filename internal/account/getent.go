@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
+	"time"
 )
 
 // batch is how many names getent is asked for at a time: 500 names of 255
@@ -26,6 +27,7 @@ func getent(ctx context.Context, database string, keys ...string) (lines []strin
 		args = args[:1]
 	}
 	cmd := exec.CommandContext(ctx, "getent", args...)
+	cmd.WaitDelay = time.Second // for what getent has started and left behind
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()

@@ -151,18 +151,31 @@ func TestWindowOnTheNightsWhenClocksChange(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w, err := ParseWindow("01:00-05:30")
-	if err != nil {
-		t.Fatal(err)
-	}
 	for _, c := range []struct {
-		month time.Month
-		day   int
-		want  time.Duration
-	}{{time.March, 29, 3*time.Hour + 30*time.Minute}, {time.October, 25, 5*time.Hour + 30*time.Minute}, {time.November, 21, 4*time.Hour + 30*time.Minute}} {
-		opens := w.Opens(time.Date(2026, c.month, c.day, 0, 0, 0, 0, berlin))
-		if got := w.Closes(opens).Sub(opens); got != c.want {
-			t.Errorf("%d %s: %s, want %s", c.day, c.month, got, c.want)
+		window       string
+		month        time.Month
+		day          int
+		opens, lasts time.Duration // after midnight, after opening
+	}{
+		{"01:00-05:30", time.November, 21, time.Hour, 4*time.Hour + 30*time.Minute},
+		{"01:00-05:30", time.March, 29, time.Hour, 3*time.Hour + 30*time.Minute},
+		{"01:00-05:30", time.October, 25, time.Hour, 5*time.Hour + 30*time.Minute},
+		{"02:30-05:30", time.March, 29, 2 * time.Hour, 2*time.Hour + 30*time.Minute},
+		{"01:00-02:30", time.March, 29, time.Hour, time.Hour},
+		{"02:00-03:00", time.March, 29, 25 * time.Hour, time.Hour}, // not at all in that night
+		{"02:30-05:30", time.October, 25, 2*time.Hour + 30*time.Minute, 30 * time.Minute},
+	} {
+		w, err := ParseWindow(c.window)
+		if err != nil {
+			t.Fatal(err)
+		}
+		midnight := time.Date(2026, c.month, c.day, 0, 0, 0, 0, berlin)
+		opens := w.Opens(midnight)
+		if got := opens.Sub(midnight); got != c.opens {
+			t.Errorf("%s, %d %s: opens %s after midnight, want %s", c.window, c.day, c.month, got, c.opens)
+		}
+		if got := w.Closes(opens).Sub(opens); got != c.lasts {
+			t.Errorf("%s, %d %s: lasts %s, want %s", c.window, c.day, c.month, got, c.lasts)
 		}
 	}
 }

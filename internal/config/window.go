@@ -78,25 +78,17 @@ func (w Window) Closes(t time.Time) time.Time {
 	if w == (Window{}) {
 		return time.Time{}
 	}
-	return next(t, w.To)
+	return w.next(t, false)
 }
 
-// Opens returns when a window that is closed at a time will open.
-func (w Window) Opens(t time.Time) time.Time {
-	if w.Open(t) {
-		return t
-	}
-	return next(t, w.From)
-}
+// Opens returns when a window will be open, t itself if it is.
+func (w Window) Opens(t time.Time) time.Time { return w.next(t, true) }
 
-// next is the first time after t at which the clock shows what it says.
-func next(t time.Time, clock time.Duration) time.Time {
-	y, m, d := t.Date()
-	for i := range 3 {
-		at := time.Date(y, m, d+i, int(clock/time.Hour), int(clock%time.Hour/time.Minute), 0, 0, t.Location())
-		if at.After(t) {
-			return at
-		}
+// next goes from minute to minute: on the nights when clocks change, times of
+// the clock are missing or come twice.
+func (w Window) next(t time.Time, open bool) time.Time {
+	for w.Open(t) != open {
+		t = t.Truncate(time.Minute).Add(time.Minute)
 	}
-	return t.Add(day)
+	return t
 }

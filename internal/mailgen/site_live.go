@@ -37,7 +37,8 @@ var ErrMailboxBusy = errors.New("mailgen: the mbox is locked")
 // and message IDs.
 func (m SiteMailbox) Live(seed uint64) (*Live, error) {
 	sum := Summary{UIDValidity: m.UIDValidity, UIDNext: m.UIDNext, Keywords: m.keywords}
-	l := NewLive(m.Path, m.options.Seed^(seed+1)<<56, nil, sum)
+	other := m.options.Seed ^ (seed+1)*0x9e3779b97f4a7c15 // odd, so that no seed gives the mailbox's own IDs
+	l := NewLive(m.Path, other, nil, sum)
 	l.size = m.options.Size
 	return l, m.Each(func(msg Message) { l.Messages = append(l.Messages, msg) })
 }

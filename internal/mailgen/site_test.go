@@ -8,11 +8,14 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"mailferry/internal/account"
+	"mailferry/internal/config"
 	"mailferry/mbox"
 )
 
@@ -112,7 +115,7 @@ func scan(t *testing.T, path string, profile mbox.Profile) (all []read, careful 
 }
 
 func TestSiteHoldsTheMailThatItReports(t *testing.T) {
-	sum := newTestSite(t, SiteOptions{Users: 300, Seed: 5, Problems: 0.01})
+	sum := newTestSite(t, SiteOptions{Users: 150, Seed: 5, Problems: 0.01})
 	var messages int
 	var bytes int64
 	owner := map[string]string{}
@@ -171,26 +174,29 @@ func checkMailbox(t *testing.T, u SiteUser, m SiteMailbox) {
 }
 
 func TestProblemsAreSpreadEvenly(t *testing.T) {
-	sum := newTestSite(t, SiteOptions{Users: 2000, Seed: 6, Problems: 0.05})
-	seen := map[string]int{}
+	s, err := newSite(t.TempDir(), SiteOptions{Users: 2000, Seed: 6, Problems: 0.05})
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := map[*problem]int{}
 	total, last := 0, -1
-	for i, u := range sum.Users {
-		if u.Code == "" {
+	for i, slot := range s.slots {
+		if slot.problem == nil {
 			continue
 		}
-		seen[u.Code+u.Case]++
+		seen[slot.problem]++
 		total++
 		if gap := i - last; last >= 0 && (gap < 19 || gap > 21) {
-			t.Errorf("%s follows the problem before after %d users", u.Name, gap)
+			t.Errorf("%q follows the problem before after %d users", slot.problem.what, gap)
 		}
 		last = i
 	}
 	if total != 100 {
 		t.Errorf("%d of 2,000 users have a problem, want 100", total)
 	}
-	for _, p := range Problems() {
-		if n := seen[p.Code+p.Case]; n < 2 {
-			t.Errorf("%d users for %q, %s", n, p.Code, p.Case)
+	for i := range problems {
+		if p := &problems[i]; seen[p] < 2 {
+			t.Errorf("%d users for %q", seen[p], p.what)
 		}
 	}
 }
@@ -248,6 +254,33 @@ func TestListsNameEveryUser(t *testing.T) {
 	}
 	if info, err := os.Stat(filepath.Join(sum.Dir, "spool")); err != nil || info.Mode() != 0o777|os.ModeDir|os.ModeSticky {
 		t.Errorf("spool: %v, %v", info.Mode(), err)
+	}
+}
+
+func TestConfigurationLeadsToTheMail(t *testing.T) {
+	sum := newTestSite(t, SiteOptions{Users: 3, Seed: 8})
+	c, err := config.Load(config.Options{Path: sum.Config})
+	if err != nil {
+		t.Fatal(err)
+	}
+	users, err := account.Load(t.Context(), c.Users)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, got := range users.All() {
+		u := sum.Users[i]
+		a := c.Places().Account(got)
+		want := account.Account{
+			User:  account.User{Name: u.Name, UID: u.UID, GID: u.GID, Home: u.Home},
+			Spool: u.Spool, Folders: []string{u.Home + "/mail"}, Maildir: u.Home + "/Maildir",
+			Semaphore: sum.Dir + "/semaphores/" + u.Name, Mirror: u.Home + "/.mailstate", Gate: u.Home + "/.mailstate.lock",
+		}
+		if !reflect.DeepEqual(a, want) {
+			t.Errorf("got %+v, want %+v", a, want)
+		}
+	}
+	if c.State != sum.Dir+"/state" || c.MinUID != 1000 || c.Profile.Name != "dovecot" || !c.Locks.Dotlock || !c.Locks.Fcntl {
+		t.Errorf("got %+v", c)
 	}
 }
 

@@ -94,3 +94,19 @@ func TestAProcessThatIsNotRootWorksForItselfAlone(t *testing.T) {
 		})
 	}
 }
+
+// Where the kernel is told to leave capabilities alone (capabilities(7),
+// SECBIT_NO_SETUID_FIXUP), a user's thread would keep root's.
+func TestAThreadThatKeepsItsPowerEndsTheProcess(t *testing.T) {
+	if !asRoot(t) {
+		return
+	}
+	self, err := os.Executable()
+	must(t, err)
+	cmd := exec.Command("setpriv", "--securebits", "+no_setuid_fixup", self)
+	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d %d /", workVariable, alice.UID, alice.GID))
+	out, err := cmd.CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "panic: the thread still has capabilities") {
+		t.Errorf("%v: %s", err, out)
+	}
+}

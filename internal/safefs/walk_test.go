@@ -228,3 +228,15 @@ func TestRemoveAllStopsAtADepthNothingOfOursHas(t *testing.T) {
 	}
 	must(t, d.RemoveAll("flat"))
 }
+
+func TestInterruptedCallsAreMadeAgain(t *testing.T) {
+	results := []error{unix.EINTR, unix.EINTR, unix.EEXIST}
+	n, err := retry(func() (int, error) {
+		err := results[0]
+		results = results[1:]
+		return len(results), err
+	})
+	if n != 0 || err != unix.EEXIST {
+		t.Errorf("%d, %v", n, err)
+	}
+}
