@@ -21,12 +21,13 @@ type cached struct {
 
 // cacheOf looks before the file is read. Under locks it does not: every
 // millisecond counts.
-func (r *round) cacheOf(f *os.File, size int64) *cached {
+func (r *round) cacheOf(f *os.File) *cached {
 	c := &cached{file: f}
-	if r.held {
+	info, err := f.Stat()
+	if r.held || err != nil {
 		return c
 	}
-	for at := int64(0); at < size; at += cacheBlock {
+	for at := int64(0); at < info.Size(); at += cacheBlock {
 		pages, err := cachestat(int(f.Fd()), at, cacheBlock)
 		if err != nil { // before Linux 6.5
 			c.blocks = nil

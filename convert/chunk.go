@@ -44,7 +44,7 @@ func (r *Run) chunk(ctx context.Context, accounts []account.Account) {
 	}
 	for _, m := range c.members {
 		if m.Outcome == "" {
-			c.interrupt(ctx, m)
+			m.interrupt()
 		}
 		r.over(m.User)
 	}
@@ -73,7 +73,7 @@ func (c *chunk) each(ctx context.Context, jobs int, step func(context.Context, *
 			if ctx.Err() == nil && !c.flagged(panicFile) && !c.faulted() {
 				step(ctx, m)
 			} else {
-				c.interrupt(ctx, m)
+				m.interrupt()
 			}
 			return nil
 		})
@@ -87,16 +87,19 @@ func (c *chunk) faulted() bool {
 	return c.failure != nil
 }
 
-// interrupt is the outcome of who was begun with and not finished, because the
-// run ends: he is on mbox.
-func (c *chunk) interrupt(ctx context.Context, m *member) {
-	m.Outcome, m.Reason = journal.Failed, reasonStopped
+// interrupt is the outcome of who was not finished because the run ends.
+func (m *member) interrupt() {
+	m.Outcome, m.Reason = journal.Untouched, reasonStopped
 	m.Text = "the run was stopped; he is on mbox as before, and the next run goes on"
 }
 
 // failed is the outcome of an error.
 func (c *chunk) failed(m *member, err error) {
 	m.Outcome, m.Reason, m.Text = journal.Failed, reasonOf(err), err.Error()
+	if m.Reason == reasonStopped {
+		m.interrupt()
+		return
+	}
 	if concernsAll(err) {
 		c.mu.Lock()
 		defer c.mu.Unlock()
@@ -279,7 +282,7 @@ func (c *chunk) verify(ctx context.Context, m *member) {
 func (c *chunk) cutover(ctx context.Context, m *member) {
 	c.waitFor(ctx, "paused: "+filepath.Join(c.State, pauseFile)+" is there", 0, func() bool { return !c.flagged(pauseFile) })
 	if ctx.Err() != nil || c.flagged(panicFile) {
-		c.interrupt(ctx, m)
+		m.interrupt()
 		return
 	}
 	lines, err := c.Journal.Reserve(2)

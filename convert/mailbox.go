@@ -78,6 +78,11 @@ func open(src source, o mbox.Options) (*input, error) {
 	if err != nil {
 		return nil, err
 	}
+	return scan(f, o)
+}
+
+// scan begins the scan of an open mbox, which it closes if there is an error.
+func scan(f *os.File, o mbox.Options) (*input, error) {
 	leaveAtime(f)
 	info, err := f.Stat()
 	if err != nil {

@@ -174,11 +174,17 @@ func (r *round) mailbox(ctx context.Context, src source, base time.Time, report 
 
 func (r *round) attempt(ctx context.Context, src source, base time.Time, report *Round, anew bool) (m MailboxRound, err error) {
 	m = MailboxRound{Name: src.name(), Path: src.path}
-	in, err := open(src, r.Scan)
+	file, err := src.open()
+	if err != nil {
+		return m, opened(src, err)
+	}
+	keep := r.cacheOf(file)
+	in, err := scan(file, r.Scan)
 	if err != nil {
 		return m, opened(src, err)
 	}
 	defer in.Close()
+	defer keep.restore()
 	if _, err := r.Folders.Dir(src.parts); err != nil {
 		return m, err // not before: a name matters if it is a mailbox's
 	}
@@ -203,8 +209,6 @@ func (r *round) attempt(ctx context.Context, src source, base time.Time, report 
 			return m, err
 		}
 	}
-	keep := r.cacheOf(in.File, now.Size)
-	defer keep.restore()
 	f := &filler{round: r, src: src, in: in, folder: folder, was: was, base: base, report: &m}
 	state, err := f.run(ctx)
 	if err != nil {
