@@ -107,6 +107,11 @@ func (c *chunk) failed(m *member, err error) {
 	}
 }
 
+// keepsStaging are the reasons after which the next run goes on with the
+// staging. After all others it is thrown away: it may be in the way of the
+// user's mail, or not hold what was written.
+var keepsStaging = map[string]bool{reasonBusy: true, reasonStopped: true, reasonHold: true, reasonQuarantine: true, reasonStuck: true}
+
 // inspect makes the checks: what fails one is left alone.
 func (c *chunk) inspect(_ context.Context, m *member) {
 	i := c.Inspector.Inspect(m.account)
@@ -198,7 +203,7 @@ func (c *chunk) fill(ctx context.Context, m *member) {
 	round, err := m.stage.fill(ctx, pace)
 	if err != nil {
 		c.failed(m, err)
-		if m.Reason != reasonBusy && m.Reason != reasonStopped {
+		if !keepsStaging[m.Reason] {
 			c.drop(m)
 		}
 		return
@@ -264,7 +269,7 @@ func (c *chunk) verify(ctx context.Context, m *member) {
 	files, err := m.stage.verify(ctx, c.Pace)
 	if err != nil {
 		c.failed(m, err)
-		if m.Reason != reasonStopped {
+		if !keepsStaging[m.Reason] {
 			c.drop(m)
 		}
 		return
@@ -299,7 +304,7 @@ func (c *chunk) cutover(ctx context.Context, m *member) {
 	done, err := cut.do(ctx)
 	if err != nil {
 		c.failed(m, err)
-		if m.Reason == reasonAltered {
+		if !keepsStaging[m.Reason] {
 			c.drop(m)
 		}
 		return

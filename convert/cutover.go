@@ -34,6 +34,9 @@ type cutover struct {
 	sem        *semaphore.Semaphore
 	toMaildir  *semaphore.Prepared
 	toMbox     *semaphore.Prepared
+	epoch      uint64 // of the change before this cutover
+	mirrors    map[semaphore.State]*semaphore.PreparedMirror
+	mirrorDir  *safefs.Dir
 	gate       *semaphore.Gate
 	gateDir    *safefs.Dir
 	found      *tree
@@ -70,7 +73,13 @@ func (c *cutover) do(ctx context.Context) (*Cut, error) {
 	start := time.Now()
 	ctx, cancel := context.WithTimeoutCause(ctx, c.limit, errHoldLimit)
 	defer cancel()
-	err := c.hold(start.Add(c.limit))
+	err := c.sem.Hold(c.meta(1, start.Add(c.limit)))
+	if err != nil && !errors.Is(err, semaphore.ErrNotDurable) {
+		return nil, errors.Join(err, c.tidy()) // somebody else's by now
+	}
+	if err == nil {
+		err = c.mirror(semaphore.Hold) // behind the authority, both before anything else
+	}
 	if err == nil {
 		err = c.asUser(func() error { return c.underLocks(ctx) })
 	}
@@ -123,52 +132,60 @@ func (c *cutover) prepare() (err error) {
 	if state != semaphore.Mbox {
 		return fmt.Errorf("the semaphore of %s says %s, not mbox: left alone", c.account.Name, state)
 	}
-	meta, err := c.meta(2)
+	last, err := c.sem.Meta()
 	if err != nil {
 		return err
 	}
+	c.epoch = last.Epoch
+	meta := c.meta(2, time.Now().Add(c.limit))
 	if c.toMaildir, err = c.sem.Prepare(semaphore.Maildir, meta); err != nil {
 		return err
 	}
-	c.toMbox, err = c.sem.Prepare(semaphore.Mbox, meta)
-	return err
-}
-
-// meta is that of a change, so many epochs from now.
-func (c *cutover) meta(ahead uint64) (semaphore.Meta, error) {
-	last, err := c.sem.Meta()
-	return semaphore.Meta{Epoch: last.Epoch + ahead, Run: c.run}, err
-}
-
-// hold defers deliveries and lets logins wait: the authority first, then the
-// mirror, both durable.
-func (c *cutover) hold(deadline time.Time) error {
-	meta, err := c.meta(1)
-	if err != nil {
+	if c.toMbox, err = c.sem.Prepare(semaphore.Mbox, meta); err != nil {
 		return err
 	}
-	meta.Deadline = deadline
-	if err := c.sem.Hold(meta); err != nil {
-		return err
-	}
-	return c.mirror(semaphore.Hold)
+	return c.asUser(c.prepareMirrors)
 }
 
+// meta is that of a change, so many epochs behind the one that was found. What
+// ends a hold has its deadline, too: see package semaphore.
+func (c *cutover) meta(ahead uint64, deadline time.Time) semaphore.Meta {
+	return semaphore.Meta{Epoch: c.epoch + ahead, Run: c.run, Deadline: deadline}
+}
+
+// mirror copies the authority's state to the home.
 func (c *cutover) mirror(state semaphore.State) error {
-	return asUser(c.account, func() error { return writeMirror(c.account.Mirror, c.account.UID, state) })
-}
-
-// writeMirror copies the authority's state to the home; it runs as the user.
-func writeMirror(path string, uid int, state semaphore.State) error {
-	if path == "" {
+	if c.account.Mirror == "" {
 		return nil
 	}
-	dir, err := safefs.OpenFor(filepath.Dir(path), uid)
-	if err != nil {
+	return c.asUser(c.mirrors[state].Flip)
+}
+
+// prepareMirrors makes the mirrors ready that this cutover can need, so that no
+// full disk or quota is in their way.
+func (c *cutover) prepareMirrors() (err error) {
+	if c.account.Mirror == "" {
+		return nil
+	}
+	if c.mirrorDir, err = safefs.OpenFor(filepath.Dir(c.account.Mirror), c.account.UID); err != nil {
 		return err
 	}
-	defer dir.Close()
-	return semaphore.WriteMirror(dir.Fd(), filepath.Base(path), state)
+	c.mirrors = map[semaphore.State]*semaphore.PreparedMirror{}
+	for _, state := range []semaphore.State{semaphore.Hold, semaphore.Mbox, semaphore.Maildir} {
+		p, err := semaphore.PrepareMirror(c.mirrorDir.Fd(), filepath.Base(c.account.Mirror), state)
+		if err != nil {
+			return err
+		}
+		c.mirrors[state] = p
+	}
+	return nil
+}
+
+func (c *cutover) discardMirrors() (err error) {
+	for _, p := range c.mirrors {
+		err = errors.Join(err, p.Discard())
+	}
+	return err
 }
 
 // underLocks is what happens while nobody else may touch the mail.
@@ -183,7 +200,7 @@ func (c *cutover) underLocks(ctx context.Context) (err error) {
 		return err
 	}
 	r := c.round(c.pace)
-	r.held = true
+	r.held, r.alive = true, c.refresh
 	if c.report, err = r.run(ctx, c.found); err != nil {
 		return err
 	}
@@ -294,6 +311,19 @@ func inGroup(dir *safefs.Dir, calls func() error) error {
 		return calls()
 	}
 	return safefs.WithGroup(gid, calls)
+}
+
+// refresh shows that the holder of gate and locks lives, and that they are his.
+func (c *cutover) refresh() error {
+	for _, l := range c.locks {
+		if err := l.Refresh(); err != nil {
+			return err
+		}
+	}
+	if c.gate == nil {
+		return nil
+	}
+	return c.gate.Refresh()
 }
 
 // manyFiles is from when on one sync of the filesystem, which waits for
@@ -473,7 +503,10 @@ func (c *cutover) tidy() (err error) {
 			err = errors.Join(err, p.Discard())
 		}
 	}
-	for _, d := range []*safefs.Dir{c.gateDir, c.sync} {
+	if c.mirrors != nil {
+		err = errors.Join(err, c.asUser(c.discardMirrors))
+	}
+	for _, d := range []*safefs.Dir{c.gateDir, c.mirrorDir, c.sync} {
 		if d != nil {
 			err = errors.Join(err, d.Close())
 		}

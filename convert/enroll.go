@@ -258,6 +258,9 @@ func (m *seenMirror) write(sem *semaphore.Semaphore, e *Enrollment) error {
 		return err
 	}
 	state, err := sem.Get()
+	if err == nil && e.Outcome == Already { // a cutover may have ended since the mirror was read
+		err = asUser(m.account, func() error { m.read(); return nil })
+	}
 	if err != nil || m.says(state) {
 		return err
 	}
@@ -292,4 +295,17 @@ func exclude(sem *semaphore.Semaphore) (free func() error, err error) {
 		return nil, err
 	}
 	return p.Discard, nil
+}
+
+// writeMirror copies the authority's state to the home; it runs as the user.
+func writeMirror(path string, uid int, state semaphore.State) error {
+	if path == "" {
+		return nil
+	}
+	dir, err := safefs.OpenFor(filepath.Dir(path), uid)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return semaphore.WriteMirror(dir.Fd(), filepath.Base(path), state)
 }

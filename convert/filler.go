@@ -104,6 +104,9 @@ func (f *filler) wait(ctx context.Context, bytes int64) error {
 	if f.pace.Throttle != nil && !f.held {
 		return f.pace.Throttle(ctx, bytes)
 	}
+	if err := f.show(); err != nil {
+		return err
+	}
 	return ctx.Err()
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"mailferry/internal/account"
@@ -116,7 +117,7 @@ type Doubt struct {
 }
 
 func (e *Doubt) Error() string {
-	return fmt.Sprintf("what %s was before the hold can't be told: %s; left on hold. If a run was killed, the next one puts him right; else decide yourself: mailferry semaphore set %s mbox, or maildir",
+	return fmt.Sprintf("what %s was before the hold can't be told: %s; left on hold. What a killed run holds, the next run puts right; else say what is true: mailferry semaphore set %s mbox, or maildir",
 		e.User, e.Seen, e.User)
 }
 
@@ -130,20 +131,24 @@ type trace struct {
 }
 
 func (t trace) String() string {
-	say := func(yes bool, text string) string {
-		if yes {
-			return text
+	choose := func(is bool, yes, no string) string {
+		if is {
+			return yes
 		}
-		return "no " + text
+		return no
 	}
-	text := fmt.Sprintf("there is %s, %s, %s", say(t.maildir, "Maildir with anything in it"), say(t.mboxes, "mail in mboxes"), say(t.parked, "parked mbox"))
-	switch {
-	case t.published:
-		text += ", and the Maildir was published by a cutover that did not end"
-	case t.moved:
-		text += ", and the last run that came to him moved him"
+	list := []string{
+		choose(t.maildir, "there is a Maildir with something in it", "the Maildir is empty or not there"),
+		choose(t.mboxes, "there is mail in mboxes", "there is no mail in mboxes"),
+		choose(t.parked, "mboxes are parked", "no mbox is parked"),
 	}
-	return text
+	if t.published {
+		list = append(list, "the Maildir was published by a cutover that did not end")
+	}
+	if t.moved {
+		list = append(list, "the last run that came to him moved him")
+	}
+	return strings.Join(list, ", ")
 }
 
 // before tells what the semaphore of a held user said before.

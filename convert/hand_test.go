@@ -90,7 +90,6 @@ func TestReleaseGoesBack(t *testing.T) {
 				if !errors.As(err, &doubt) {
 					t.Errorf("got %v, %v; want doubt", got, err)
 				}
-				t.Log(err)
 				h.says("hold")
 				return
 			}

@@ -134,6 +134,9 @@ func (b *readBack) records(ctx context.Context) error {
 		}
 		at += int64(len(line))
 		b.files++
+		if err := b.show(); err != nil {
+			return err
+		}
 		return ctx.Err()
 	})
 	switch {

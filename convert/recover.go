@@ -34,7 +34,8 @@ type Recovered struct {
 //	maildir    published, mbox live  mbox is parked, if it is as it was converted
 //	mbox       -                     the mirror says so, too
 //
-// A hold that is nobody's run is the admin's, and is left alone.
+// A hold that is no run's is the admin's, and is left alone; and so is that of
+// another host, until its deadline.
 func (s Site) Recover(a account.Account, record journal.Staging) Recovered {
 	r := &recovery{Site: s, account: a, record: record}
 	did, err := r.do()
@@ -68,7 +69,7 @@ func (r *recovery) do() (did string, err error) {
 		return "", err
 	}
 	switch {
-	case state == semaphore.Hold && meta.Run == "":
+	case state == semaphore.Hold && (meta.Run == "" || meta.Host != hostname() && !meta.Expired(time.Now())):
 		return "", nil
 	case state == semaphore.Hold:
 		return "his cutover was undone", r.back(meta)

@@ -10,6 +10,7 @@ import (
 	"mailferry/internal/account"
 	"mailferry/internal/journal"
 	"mailferry/maildir"
+	"mailferry/semaphore"
 )
 
 // A round makes a staging Maildir equal to an account's mailboxes as they are
@@ -28,8 +29,10 @@ type round struct {
 	start    time.Time
 	host     string
 	settings string
-	held     bool // the mailboxes are locked: speed counts more than the page cache
-	remade   bool // a folder was begun, removed or made anew
+	held     bool         // the mailboxes are locked: speed counts more than the page cache
+	alive    func() error // while they are, called every refreshEvery
+	shown    time.Time    // when it was last called
+	remade   bool         // a folder was begun, removed or made anew
 
 	quarantine *journal.Quarantine // nil: only counted
 }
@@ -72,7 +75,20 @@ type MailboxRound struct {
 // newRound begins a round at an account's staging.
 func newRound(s Site, a account.Account, staging *maildir.Staging, pace Pace) *round {
 	s.Scan.Digest = true
-	return &round{Site: s, account: a, staging: staging, pace: pace, start: time.Now(), host: hostname(), settings: s.settings()}
+	return &round{Site: s, account: a, staging: staging, pace: pace, start: time.Now(), shown: time.Now(), host: hostname(), settings: s.settings()}
+}
+
+// refreshEvery is shorter than all of the times after which an agent takes an
+// untouched dotlock or gate for stale.
+const refreshEvery = semaphore.RefreshEvery / 2
+
+// show keeps gate and locks alive.
+func (r *round) show() error {
+	if r.alive == nil || time.Since(r.shown) < refreshEvery {
+		return nil
+	}
+	r.shown = time.Now()
+	return r.alive()
 }
 
 // settings are what decides the content of files beside the mbox.

@@ -2,15 +2,11 @@ package convert
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"io/fs"
-	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -22,9 +18,6 @@ import (
 	"mailferry/internal/account"
 	"mailferry/internal/journal"
 	"mailferry/internal/mailgen"
-	"mailferry/internal/quotafs"
-	"mailferry/internal/safefs"
-	"mailferry/mbox"
 	"mailferry/semaphore"
 )
 
@@ -34,6 +27,7 @@ type told struct {
 	users    map[string]User
 	notes    []string
 	progress func(int64) // of each message; may be nil
+	wait     func()      // when it begins to wait; may be nil
 }
 
 func (w *told) User(u User) {
@@ -51,8 +45,13 @@ func (w *told) Note(text string) {
 	w.notes = append(w.notes, text)
 }
 
-func (w *told) Wait(string)      {}
 func (w *told) Begin(int, int64) {}
+
+func (w *told) Wait(reason string) {
+	if w.wait != nil && reason != "" {
+		w.wait()
+	}
+}
 
 func (w *told) Progress(bytes int64) {
 	if w.progress != nil {
@@ -98,6 +97,31 @@ func doRun(t *testing.T, p *place, verb Verb, accounts ...account.Account) (*jou
 	return finish(t, r, accounts), w
 }
 
+// betweenPrecopyAndHold does something when the precopy of a run's first chunk
+// is over and no cutover has begun: the run is made to pause there.
+func betweenPrecopyAndHold(t *testing.T, r *Run, w *told, do func()) {
+	t.Helper()
+	pause := filepath.Join(r.State, pauseFile)
+	var begin, end sync.Once
+	w.progress = func(int64) {
+		begin.Do(func() {
+			written := make(chan error)
+			go func() { written <- os.WriteFile(pause, nil, 0o600) }() // this thread works as the user
+			if err := <-written; err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	w.wait = func() {
+		end.Do(func() {
+			do()
+			if err := os.Remove(pause); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
 // mustBe demands an outcome of a user.
 func (w *told) mustBe(t *testing.T, name, outcome, reason string) {
 	t.Helper()
@@ -139,7 +163,26 @@ func mustBeMoved(t *testing.T, p *place, a account.Account) {
 		}
 	}
 	unpark(t, a)
-	p.compare(t, a, a.Maildir)
+	mustBeEqual(t, p, a)
+}
+
+// mustBeEqual holds a Maildir against the mboxes, which bear their old names.
+func mustBeEqual(t *testing.T, p *place, a account.Account) {
+	t.Helper()
+	if err := os.MkdirAll(a.Folders[0], 0o700); err != nil { // Verify wants a tree
+		t.Fatal(err)
+	}
+	o := Options{Source: a.Folders[0], Inbox: a.Spool, Dest: a.Maildir, Folders: p.site.Folders, Scan: p.site.Scan, Jobs: 1, Progress: func(int64) {}, Total: func(int64) {}}
+	if !exists(t, a.Spool) {
+		o.Inbox = ""
+	}
+	report, err := Verify(context.Background(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range report.Differences {
+		t.Errorf("%s: %s", a.Name, d)
+	}
 }
 
 // leavings lists what no run leaves when it is over: staging, dotlocks, gates,
@@ -205,44 +248,6 @@ func withoutTimes(all mailgen.SnapshotTree) mailgen.SnapshotTree {
 	}
 	return kept
 }
-
-// allIDs finds the ids of the messages of a Maildir, by file.
-func allIDs(t *testing.T, root string) map[string]string {
-	t.Helper()
-	ids := map[string]string{}
-	dirs, err := filepath.Glob(filepath.Join(root, "*"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	hidden, err := filepath.Glob(filepath.Join(root, ".*", "*"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, dir := range append(dirs, hidden...) {
-		if base := filepath.Base(dir); base != "cur" && base != "new" {
-			continue
-		}
-		entries, err := os.ReadDir(dir)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, e := range entries {
-			path := filepath.Join(dir, e.Name())
-			content, err := os.ReadFile(path)
-			if err != nil {
-				t.Fatal(err)
-			}
-			id := messageID.FindString(string(content))
-			if id == "" {
-				t.Errorf("%s has no id", path)
-			}
-			ids[path] = id
-		}
-	}
-	return ids
-}
-
-var messageID = regexp.MustCompile(`gen-[0-9a-f]+-\d+`)
 
 // A second precopy writes what changed and nothing else, and the cutover verb
 // takes what came after it.
@@ -362,387 +367,4 @@ func TestCutoverNeedsAPrecopy(t *testing.T) {
 	w.mustBe(t, p.accounts[1].Name, journal.Skipped, "not-precopied")
 	mustBeUnmoved(t, p.Users[1], p.accounts[1], before)
 	mustBeMoved(t, p, p.accounts[0])
-}
-
-// agent delivers to one user as an honest delivery agent does: it takes the
-// gate, reads the semaphore, delivers where that says or defers.
-type agent struct {
-	a     account.Account
-	inbox *mailgen.Live
-	home  *os.File
-
-	accepted []string // ids that went into Maildir/new
-	deferred int
-	moved    bool // the semaphore has said maildir
-}
-
-func newAgent(t *testing.T, u mailgen.SiteUser, a account.Account, seed uint64) *agent {
-	t.Helper()
-	home, err := os.Open(a.Home)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { home.Close() })
-	inbox, err := u.Mailboxes[0].Live(seed)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &agent{a: a, inbox: inbox, home: home}
-}
-
-// deliver delivers one message; deferred reports that it has to be tried again.
-func (g *agent) deliver(ctx context.Context) (deferred bool, err error) {
-	gate, err := semaphore.TakeGate(ctx, int(g.home.Fd()), filepath.Base(g.a.Gate), semaphore.GateOptions{Timeout: 20 * time.Second})
-	if err != nil {
-		return false, err
-	}
-	defer func() { err = errors.Join(err, gate.Release()) }()
-	sem, err := semaphore.For(g.a.Semaphore)
-	if err != nil {
-		return false, err
-	}
-	switch state, err := sem.Get(); {
-	case err != nil:
-		return false, err
-	case state == semaphore.Hold:
-		g.deferred++
-		return true, nil
-	case state == semaphore.Maildir:
-		g.moved = true
-		return false, g.intoMaildir()
-	case g.moved:
-		return false, errors.New("the semaphore says mbox again")
-	}
-	_, err = g.inbox.Deliver()
-	return false, err
-}
-
-// intoMaildir delivers as maildir(5) says, as the user.
-func (g *agent) intoMaildir() error {
-	id := fmt.Sprintf("gen-aaaa-%d", len(g.accepted))
-	name := fmt.Sprintf("%d.M%dP%dQ%d.agent", time.Now().Unix(), time.Now().Nanosecond()/1000, os.Getpid(), len(g.accepted))
-	err := safefs.AsUser(safefs.Identity{UID: g.a.UID, GID: g.a.GID}, func() error {
-		tmp := filepath.Join(g.a.Maildir, "tmp", name)
-		if err := os.WriteFile(tmp, []byte("Subject: "+id+"\n\nnew\n"), 0o600); err != nil {
-			return err
-		}
-		return os.Rename(tmp, filepath.Join(g.a.Maildir, "new", name))
-	})
-	if err == nil {
-		g.accepted = append(g.accepted, id)
-	}
-	return err
-}
-
-// Every message that an agent accepted while its user was being moved is in
-// his Maildir once: in cur if it was in the mbox, in new if it came behind.
-func TestDeliveriesGoOnDuringARun(t *testing.T) {
-	p := newPlace(t, mailgen.SiteOptions{Users: 16, Seed: 41, Load: mailgen.Load{
-		Messages: func(r *rand.Rand) int { return 1 + r.IntN(30) },
-		Size:     func(r *rand.Rand) int { return mailgen.MinSize + r.IntN(3000) },
-	}})
-	ctx, stop := context.WithCancel(context.Background())
-	defer stop()
-	var agents []*agent
-	var work sync.WaitGroup
-	for i, u := range p.Users {
-		if len(u.Mailboxes) == 0 || u.Mailboxes[0].Name != "INBOX" {
-			continue
-		}
-		g := newAgent(t, u, p.accounts[i], uint64(i))
-		agents = append(agents, g)
-		random := rand.New(rand.NewPCG(41, uint64(i)))
-		work.Go(func() {
-			for ctx.Err() == nil {
-				if _, err := g.deliver(ctx); err != nil && ctx.Err() == nil {
-					t.Errorf("%s: delivery: %v", g.a.Name, err)
-					return
-				}
-				time.Sleep(time.Duration(1+random.IntN(30)) * time.Millisecond)
-			}
-		})
-	}
-	time.Sleep(50 * time.Millisecond)
-	doRun(t, p, Precopy, p.accounts...)
-	for try := 0; ; try++ {
-		summary, w := doRun(t, p, Migrate, p.accounts...)
-		if summary.Users.Done == len(p.accounts) {
-			break
-		}
-		for name, u := range w.users {
-			if u.Outcome != journal.Done {
-				t.Logf("%s: %s: %s", name, u.Reason, u.Text)
-			}
-		}
-		if try == 4 {
-			t.Fatalf("after %d runs %+v", try+1, summary.Users)
-		}
-	}
-	time.Sleep(100 * time.Millisecond)
-	stop()
-	work.Wait()
-	fresh, deferred := 0, 0
-	for _, g := range agents {
-		if !g.moved {
-			t.Errorf("%s: no delivery saw the Maildir", g.a.Name)
-		}
-		g.mustHaveAll(t, p)
-		fresh += len(g.inbox.Messages)
-		deferred += g.deferred
-	}
-	t.Logf("%d messages went through INBOXes, %d deliveries were deferred", fresh, deferred)
-}
-
-// mustHaveAll accounts for every message of INBOX.
-func (g *agent) mustHaveAll(t *testing.T, p *place) {
-	t.Helper()
-	count := map[string]int{}
-	for path, id := range allIDs(t, g.a.Maildir) {
-		if filepath.Base(filepath.Dir(filepath.Dir(path))) != filepath.Base(g.a.Maildir) {
-			continue // a folder
-		}
-		sub := filepath.Base(filepath.Dir(path))
-		count[sub+" "+id]++
-		if sub == "new" {
-			if err := os.Remove(path); err != nil { // for compare
-				t.Fatal(err)
-			}
-		}
-	}
-	want := map[string]int{}
-	for _, m := range g.inbox.Messages {
-		want["cur "+m.ID]++
-	}
-	for _, id := range g.accepted {
-		want["new "+id]++
-	}
-	for id := range maps.Keys(want) {
-		if count[id] != 1 {
-			t.Errorf("%s: %s is there %d times", g.a.Name, id, count[id])
-		}
-		delete(count, id)
-	}
-	if len(count) > 0 {
-		t.Errorf("%s: unknown messages %v", g.a.Name, count)
-	}
-	mustBeMoved(t, p, g.a)
-}
-
-// A user whose quota a Maildir would exceed stays on his mbox, wherever on the
-// way that happens, and the others go on.
-func TestAFullQuotaLeavesTheUserOnMbox(t *testing.T) {
-	p := newPlace(t, mailgen.SiteOptions{Users: 3, Seed: 51, Load: mailgen.Load{
-		Messages: func(r *rand.Rand) int { return 4 + r.IntN(4) },
-		Size:     func(r *rand.Rand) int { return mailgen.MinSize + r.IntN(2000) },
-	}})
-	u, a := p.Users[1], p.accounts[1]
-	q := quotaHome(t, a.Home)
-	used := q.Used(a.UID)
-	before, err := u.Snapshot()
-	if err != nil {
-		t.Fatal(err)
-	}
-	others := []account.Account{p.accounts[0], p.accounts[2]}
-	for room := int64(0); ; room += 1 + u.Bytes/12 {
-		q.Limit(a.UID, used+room)
-		summary, w := doRun(t, p, Migrate, a, others[0])
-		others = others[1:]
-		if len(others) == 0 {
-			others = p.accounts[:1] // moved already
-		}
-		if w.users[a.Name].Outcome == journal.Done {
-			if room == 0 {
-				t.Error("nothing was used")
-			}
-			break
-		}
-		if room > 8*u.Bytes+1<<20 {
-			t.Fatalf("%+v with %d bytes of room", w.users[a.Name], room)
-		}
-		w.mustBe(t, a.Name, journal.Failed, "quota")
-		if summary.Users.Failed != 1 || summary.Users.Done != 1 {
-			t.Errorf("%d bytes of room: %+v", room, summary.Users)
-		}
-		mustBeUnmoved(t, u, a, before)
-		if t.Failed() {
-			t.Fatalf("with %d bytes of room", room)
-		}
-	}
-	mustBeMoved(t, p, a)
-}
-
-// quotaHome puts a home on a filesystem with quota.
-func quotaHome(t *testing.T, home string) *quotafs.FS {
-	t.Helper()
-	behind := home + "-behind"
-	if err := errors.Join(os.Rename(home, behind), os.Mkdir(home, 0o700)); err != nil {
-		t.Fatal(err)
-	}
-	q, err := quotafs.Mount(behind, home)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := q.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return q
-}
-
-// A quota that is used up between the precopy and the hold, or in the hold,
-// does not leave the user in the hold, nor staging in the way of his mail.
-func TestAQuotaUsedUpAtTheCutover(t *testing.T) {
-	for room := range int64(12) {
-		t.Run(fmt.Sprintf("%d bytes left", 8*room), func(t *testing.T) {
-			p := newPlace(t, mailgen.SiteOptions{Users: 1, Seed: 53, Load: mailgen.Load{
-				Messages: func(r *rand.Rand) int { return 2 }, Size: func(r *rand.Rand) int { return mailgen.MinSize },
-			}})
-			u, a := p.Users[0], p.accounts[0]
-			q := quotaHome(t, a.Home)
-			before, err := u.Snapshot()
-			if err != nil {
-				t.Fatal(err)
-			}
-			doRun(t, p, Precopy, a)
-			q.Limit(a.UID, q.Used(a.UID)+8*room)
-			_, w := doRun(t, p, Cutover, a)
-			if w.users[a.Name].Outcome == journal.Done {
-				mustBeMoved(t, p, a)
-				return
-			}
-			w.mustBe(t, a.Name, journal.Failed, "quota")
-			mustBeUnmoved(t, u, a, before)
-		})
-	}
-}
-
-// A filesystem that fills up during the run leaves its user on his mbox.
-func TestADiskThatFillsUpLeavesTheUserOnMbox(t *testing.T) {
-	p := newPlace(t, mailgen.SiteOptions{Users: 2, Seed: 55, Load: mailgen.Load{
-		Messages: func(r *rand.Rand) int { return 6 }, Size: func(r *rand.Rand) int { return 20_000 },
-	}})
-	u, a := p.Users[0], p.accounts[0]
-	disk := tmpfsHome(t, a, "4m")
-	before, err := u.Snapshot()
-	if err != nil {
-		t.Fatal(err)
-	}
-	r, w := newTestRun(t, p, Migrate)
-	var once sync.Once
-	w.progress = func(int64) { once.Do(func() { fillUp(t, disk) }) }
-	summary := finish(t, r, p.accounts)
-	w.mustBe(t, a.Name, journal.Failed, "space")
-	if summary.Users.Failed != 1 || summary.Users.Done != 1 || summary.End != EndDone {
-		t.Errorf("%+v", summary)
-	}
-	if err := os.Remove(filepath.Join(disk, "ballast")); err != nil {
-		t.Fatal(err)
-	}
-	mustBeUnmoved(t, u, a, before)
-	mustBeMoved(t, p, p.accounts[1])
-
-	small := tmpfsHome(t, a, "1200k") // now the check refuses
-	if before, err = u.Snapshot(); err != nil {
-		t.Fatal(err)
-	}
-	_, w = doRun(t, p, Migrate, a)
-	w.mustBe(t, a.Name, journal.Skipped, "space")
-	mustBeUnmoved(t, u, a, before)
-	if list, err := os.ReadDir(small); err != nil || len(list) == 0 {
-		t.Error(list, err)
-	}
-}
-
-// tmpfsHome moves a home onto a filesystem of its own.
-func tmpfsHome(t *testing.T, a account.Account, size string) string {
-	t.Helper()
-	kept := t.TempDir()
-	if err := os.CopyFS(filepath.Join(kept, "home"), os.DirFS(a.Home)); err != nil {
-		t.Fatal(err)
-	}
-	if err := unix.Mount("tmpfs", a.Home, "tmpfs", 0, "size="+size+",mode=0700"); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { unix.Unmount(a.Home, unix.MNT_DETACH) })
-	if err := os.CopyFS(a.Home, os.DirFS(filepath.Join(kept, "home"))); err != nil {
-		t.Fatal(err)
-	}
-	err := filepath.WalkDir(a.Home, func(path string, e fs.DirEntry, err error) error {
-		mode := fs.FileMode(0o600)
-		if e.IsDir() {
-			mode = 0o700
-		}
-		return errors.Join(err, os.Lchown(path, a.UID, a.GID), os.Chmod(path, mode))
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return a.Home
-}
-
-// fillUp leaves no free block.
-func fillUp(t *testing.T, dir string) {
-	f, err := os.Create(filepath.Join(dir, "ballast"))
-	if err != nil {
-		t.Error(err)
-		return
-	}
-	defer f.Close()
-	for err == nil {
-		_, err = f.Write(make([]byte, 4096))
-	}
-	if !errors.Is(err, unix.ENOSPC) {
-		t.Error(err)
-	}
-}
-
-// tooHighUID is a message to which its mailbox gives a UID that no uidlist can
-// hold (dovecot maildir-uidlist.c).
-const tooHighUID = "From a@example.org Mon Jan  2 03:04:05 2023\nX-IMAPbase: 7 4294967295\nX-UID: 4294967295\nMessage-ID: <gen-bbbb-0@example.org>\n\nnot to be had\n\n"
-
-// A message that no Maildir holds keeps its user on mbox, unless the admin
-// allows it; its bytes are kept, and the counts add up.
-func TestAQuarantinedMessage(t *testing.T) {
-	p := newPlace(t, mailgen.SiteOptions{Users: 2, Seed: 61})
-	u, a := p.Users[0], p.accounts[0]
-	if err := os.WriteFile(a.Spool, []byte(tooHighUID), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Chown(a.Spool, a.UID, 8); err != nil {
-		t.Fatal(err)
-	}
-	before, err := u.Snapshot()
-	if err != nil {
-		t.Fatal(err)
-	}
-	first, w := doRun(t, p, Migrate, p.accounts...)
-	if w.users[a.Name].Outcome == journal.Done && len(w.users[a.Name].Round.Quarantined) == 0 {
-		unpark(t, a)
-		list, err := os.ReadFile(filepath.Join(a.Maildir, "dovecot-uidlist"))
-		t.Fatalf("it was not quarantined: %s, %v", list, err)
-	}
-	w.mustBe(t, a.Name, journal.Failed, "quarantine")
-	if first.Users.Failed != 1 || first.Users.Done != 1 {
-		t.Errorf("%+v", first)
-	}
-	mustBeUnmoved(t, u, a, withStaging(t, u, a, before))
-	_ = json.Marshal
-}
-
-// withStaging takes staging over from how it is now.
-func withStaging(t *testing.T, u mailgen.SiteUser, a account.Account, before mailgen.SnapshotTree) mailgen.SnapshotTree {
-	t.Helper()
-	after, err := u.Snapshot()
-	if err != nil {
-		t.Fatal(err)
-	}
-	all := maps.Clone(before)
-	for path, e := range after {
-		if strings.HasPrefix(path, "home/.Maildir.mailferry-") {
-			all[path] = e
-		}
-	}
-	_ = mbox.Dovecot
-	return all
 }

@@ -6,6 +6,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -66,6 +68,25 @@ func allocate(path string, size int64) error {
 		return fmt.Errorf("fallocate %d octets: %w", size, err)
 	}
 	return f.Close()
+}
+
+// written is how many octets the image's device has written since it was made:
+// content, directories, inodes and journal, all that reached it.
+func (im *image) written() (int64, error) {
+	var st unix.Stat_t
+	if err := unix.Stat(im.dir, &st); err != nil {
+		return 0, err
+	}
+	text, err := os.ReadFile(fmt.Sprintf("/sys/dev/block/%d:%d/stat", unix.Major(st.Dev), unix.Minor(st.Dev)))
+	if err != nil {
+		return 0, err
+	}
+	fields := strings.Fields(string(text)) // Documentation/block/stat.rst of Linux
+	if len(fields) < 7 {
+		return 0, fmt.Errorf("statistics of the device: %q", text)
+	}
+	sectors, err := strconv.ParseInt(fields[6], 10, 64)
+	return sectors * 512, err
 }
 
 // close unmounts, which frees the loop device and with it the file. It may be

@@ -1,10 +1,10 @@
-// Command bench measures a conversion against its peers, each run on a fresh
-// ext4 image, all contenders in turn: A B C A B C.
+// Command bench measures conversions, precopies and migrations against their
+// peers, each run on a fresh ext4 image, all contenders in turn: A B C A B C.
 //
 //	go build ./cmd/mailferry
 //	go run ./internal/tools/bench -mailferry ./mailferry -out docs/bench.md
 //
-// It needs root (loop mounts), mkfs.ext4 and the peers tar, mb2md and doveadm.
+// It needs root (loop mounts), mkfs.ext4 and the peers tar, rsync, mb2md and doveadm.
 // Everything lies below TMPDIR and is removed at the end, an interrupt included.
 // The mounts are made in a mount namespace of their own and end with the process,
 // so that even SIGKILL leaves no mount and no loop device, only that directory.
@@ -19,6 +19,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"runtime"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -37,13 +38,14 @@ type config struct {
 	peerTimeout time.Duration
 	peers       bool
 	uid         int
+	share       float64
 }
 
 func parse() config {
 	var c config
 	flag.StringVar(&c.mailferry, "mailferry", "", "binary to measure; without it only the others run")
 	flag.StringVar(&c.out, "out", "", "write the report to this file as well")
-	flag.StringVar(&c.cases, "cases", "small,mixed", "cases to run")
+	flag.StringVar(&c.cases, "cases", "small,mixed,precopy,users,memory", "cases to run")
 	flag.IntVar(&c.messages, "messages", 100_000, "messages of the case small")
 	flag.IntVar(&c.size, "size", 2048, "octets of each message of the case small")
 	flag.Int64Var(&c.bytes, "bytes", 500<<20, "octets of the mailbox of the case mixed")
@@ -53,13 +55,19 @@ func parse() config {
 	flag.DurationVar(&c.peerTimeout, "peer-timeout", 10*time.Minute, "after which a run is given up and the contender left out")
 	flag.BoolVar(&c.peers, "peers", true, "run the slow peers")
 	flag.IntVar(&c.uid, "uid", 65534, "user and group id that every contender runs under")
+	flag.Float64Var(&c.share, "share", 1, "share of the users of the cases precopy, users and memory")
 	flag.Parse()
 	return c
 }
 
 func main() {
-	if len(os.Args) == 4 && os.Args[1] == bareArgument {
-		exit(bareMain(os.Args[2], os.Args[3], os.Stdout))
+	if len(os.Args) == 4 {
+		switch os.Args[1] {
+		case bareArgument:
+			exit(bareMain(os.Args[2], os.Args[3], os.Stdout))
+		case bareCutoverArgument:
+			exit(bareCutoverMain(os.Args[2], os.Args[3], os.Stdout))
+		}
 	}
 	c := parse()
 	if os.Getenv(insideVariable) == "" {
@@ -131,22 +139,65 @@ func run(ctx context.Context, c config) (err error) {
 		defer file.Close()
 		out = io.MultiWriter(out, file)
 	}
-	cases, err := selectCases(c)
+	l := &lab{config: c, scratch: scratch, self: self, out: out}
+	cases, err := l.selectCases()
 	if err != nil {
 		return err
 	}
 	writeHead(out, c, scratch)
 	for _, cs := range cases {
-		b, err := prepare(ctx, c, cs, scratch, self)
-		if err != nil {
+		if err := cs.run(ctx); err != nil {
 			return fmt.Errorf("%s: %w", cs.name, err)
 		}
-		results, err := b.measure(ctx)
-		b.remove()
-		if err != nil {
-			return fmt.Errorf("%s: %w", cs.name, err)
-		}
-		writeCase(out, b, results)
 	}
+	return nil
+}
+
+// lab is what all cases share.
+type lab struct {
+	config
+	scratch string
+	self    string // this program, where the contenders' user can run it
+	out     io.Writer
+}
+
+// measurement is a case: it runs its contenders and writes its tables.
+type measurement struct {
+	name string
+	run  func(context.Context) error
+}
+
+// selectCases picks the cases that the command line names.
+func (l *lab) selectCases() (picked []measurement, err error) {
+	known := map[string]func(context.Context) error{
+		"precopy": l.precopy,
+		"users":   l.users,
+		"memory":  l.memory,
+	}
+	for _, cs := range conversions(l.config) {
+		known[cs.name] = func(ctx context.Context) error { return l.convert(ctx, cs) }
+	}
+	for name := range strings.SplitSeq(l.cases, ",") {
+		run := known[name]
+		if run == nil {
+			return nil, fmt.Errorf("no case %q", name)
+		}
+		picked = append(picked, measurement{name, run})
+	}
+	return picked, nil
+}
+
+// convert measures the conversion of one mailbox.
+func (l *lab) convert(ctx context.Context, cs benchCase) error {
+	b, err := prepare(ctx, l.config, cs, l.scratch, l.self)
+	if err != nil {
+		return err
+	}
+	results, err := b.measure(ctx)
+	b.remove()
+	if err != nil {
+		return err
+	}
+	writeCase(l.out, b, results)
 	return nil
 }

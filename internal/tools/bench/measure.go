@@ -23,6 +23,7 @@ type usage struct {
 	wall, cpu time.Duration
 	rss       int64 // octets, the highest of any step
 	messages  int   // found in the Maildir afterwards
+	disk      int64 // octets that the image's device wrote; of a site only
 }
 
 // result is all runs of a contender.
@@ -121,12 +122,17 @@ func (b *bench) once(ctx context.Context, c contender) (u usage, phases map[stri
 
 // step runs a command as the contenders' user and adds what it took to u.
 func (b *bench) step(ctx context.Context, argv, env []string, u *usage) ([]byte, error) {
+	return stepAs(ctx, b.uid, argv, env, u)
+}
+
+// stepAs is step for any user.
+func stepAs(ctx context.Context, uid int, argv, env []string, u *usage) ([]byte, error) {
 	var stdout, stderr bytes.Buffer
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=/", "TZ=UTC", "LC_ALL=C"}, env...)
 	cmd.Dir = "/"
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	id := uint32(b.uid)
+	id := uint32(uid)
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Credential: &syscall.Credential{Uid: id, Gid: id},
 		Setpgid:    true, Pdeathsig: syscall.SIGKILL,

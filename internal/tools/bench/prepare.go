@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 
 	"mailferry/internal/mailgen"
 )
@@ -18,24 +17,12 @@ type benchCase struct {
 	options     mailgen.Options
 }
 
-func selectCases(c config) ([]benchCase, error) {
-	known := []benchCase{
+// conversions are the cases that convert one mailbox.
+func conversions(c config) []benchCase {
+	return []benchCase{
 		{"small", fmt.Sprintf("%d messages of %d octets", c.messages, c.size), mailgen.FixedOptions(c.seed, c.messages, c.size)},
 		{"mixed", fmt.Sprintf("%d MiB of realistic sizes", c.bytes>>20), mailgen.RealisticOptions(c.seed, c.bytes)},
 	}
-	var picked []benchCase
-	for name := range strings.SplitSeq(c.cases, ",") {
-		found := false
-		for _, k := range known {
-			if k.name == name {
-				picked, found = append(picked, k), true
-			}
-		}
-		if !found {
-			return nil, fmt.Errorf("no case %q", name)
-		}
-	}
-	return picked, nil
 }
 
 // bench is a case made ready: all files that a run reads.

@@ -16,13 +16,13 @@ import (
 
 // writeHead says when and where the figures were taken.
 func writeHead(w io.Writer, c config, scratch string) {
-	fmt.Fprintf(w, "# Conversion, measured\n\n")
+	fmt.Fprintf(w, "# Conversion and migration, measured\n\n")
 	fmt.Fprintf(w, "- Date: %s\n", time.Now().UTC().Format("2006-01-02 15:04 MST"))
 	fmt.Fprintf(w, "- Kernel: %s; %d cores; %s\n", kernel(), runtime.NumCPU(), runtime.Version())
 	fmt.Fprintf(w, "- Target: a fresh ext4 on a loop device for every run (%s); its file lies on %s\n",
 		strings.Join(mkfsOptions[2:], " "), filesystem(scratch))
-	fmt.Fprintf(w, "- Peers: %s\n", strings.Join([]string{version("tar", "--version"), version("dovecot", "--version"), "mb2md as installed"}, "; "))
-	fmt.Fprintf(w, "- %d rounds, contenders in turn (slow peers: %d), all as uid %d; sources in memory\n", c.rounds, c.peerRounds, c.uid)
+	fmt.Fprintf(w, "- Peers: %s\n", strings.Join([]string{version("tar", "--version"), version("rsync", "--version"), version("dovecot", "--version"), "mb2md as installed"}, "; "))
+	fmt.Fprintf(w, "- %d rounds, contenders in turn (slow peers: %d), conversions as uid %d; sources in memory\n", c.rounds, c.peerRounds, c.uid)
 	fmt.Fprint(w, "- CPU is user and system time of the contender's processes; the kernel's write-back threads are nobody's\n")
 	fmt.Fprint(w, "- The bare loop is timed from its first create to the end of syncfs, in its own process, without the process's start\n")
 }
@@ -102,6 +102,7 @@ func writeNotes(w io.Writer, b *bench, results []result) {
 func (u usage) wallSeconds() float64 { return u.wall.Seconds() }
 func (u usage) cpuSeconds() float64  { return u.cpu.Seconds() }
 func (u usage) rssMiB() float64      { return float64(u.rss) / (1 << 20) }
+func (u usage) diskMiB() float64     { return float64(u.disk) / (1 << 20) }
 
 func column(runs []usage, of func(usage) float64) []float64 {
 	values := make([]float64, len(runs))
