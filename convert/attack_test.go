@@ -16,6 +16,7 @@ import (
 	"mailferry/internal/attack"
 	"mailferry/internal/journal"
 	"mailferry/internal/mailgen"
+	"mailferry/semaphore"
 )
 
 // raidTime is how long a user rages: MAILFERRY_TEST_RAID, 5 s if it is not set.
@@ -132,15 +133,42 @@ func (c *raided) run(t *testing.T, long time.Duration, destroy bool) (runs int) 
 	random := rand.New(rand.NewPCG(81, 0))
 	for deadline := time.Now().Add(long); time.Now().Before(deadline); runs++ {
 		a := c.hostile[runs%len(c.hostile)]
-		delay := time.Duration(random.IntN(150)) * time.Millisecond
+		delay := time.Duration(random.IntN(60)-10) * time.Millisecond
 		raid := func() *attack.Attack { return c.raid(a, destroy, uint64(runs)) }
 		if runs/len(c.hostile)%2 == 0 {
 			c.once(t, Precopy, append([]account.Account{a}, c.honest...), delay, raid)
 		} else {
 			c.once(t, Migrate, []account.Account{a}, delay, raid)
 		}
+		c.back(t, a)
 	}
 	return runs
+}
+
+// back puts a user who was moved back to mbox, with as much of his mail as he
+// has left, to be moved once more.
+func (c *raided) back(t *testing.T, a account.Account) {
+	t.Helper()
+	sem, err := semaphore.For(a.Semaphore)
+	if err != nil {
+		t.Fatal(err)
+	}
+	meta, err := sem.Meta()
+	if state, serr := sem.Get(); err != nil || serr != nil || state != semaphore.Maildir {
+		return
+	}
+	if err := errors.Join(sem.Set(semaphore.Mbox, semaphore.Meta{Epoch: meta.Epoch + 1}), os.RemoveAll(a.Maildir)); err != nil {
+		t.Fatal(err)
+	}
+	journal.RemoveStaging(c.site.State, a.Name)
+	for _, path := range []string{a.Spool, filepath.Join(a.Folders[0], "*")} {
+		list, _ := filepath.Glob(path + ".mailferry-*")
+		for _, parked := range list {
+			if live, ok := unparked(parked); ok {
+				os.Rename(parked, live)
+			}
+		}
+	}
 }
 
 // raid begins an attack. In a sticky directory nobody can remove his hard link

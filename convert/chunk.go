@@ -120,14 +120,20 @@ func (c *chunk) inspect(_ context.Context, m *member) {
 	case i.Has("migrated"):
 		m.Outcome, m.Already, m.Reason = journal.Done, true, "migrated"
 	case i.Refused:
-		m.Outcome = journal.Skipped
-		for _, f := range i.Findings {
-			if f.Severity == Refuse {
-				m.Reason, m.Text = f.Code, f.sentence()+"; "+f.Advice
-				break
-			}
+		f := i.reason()
+		m.Outcome, m.Reason, m.Text = journal.Skipped, f.Code, f.sentence()+"; "+f.Advice
+	}
+}
+
+// reason is the finding for which a user is left alone. That he is not enrolled
+// mostly follows from another.
+func (i *Inspection) reason() (first Finding) {
+	for _, f := range i.Findings {
+		if f.Severity == Refuse && (first.Code == "" || first.Code == "not-enrolled") {
+			first = f
 		}
 	}
+	return first
 }
 
 // sentence is what was found, with where.

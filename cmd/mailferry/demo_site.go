@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,8 +15,15 @@ import (
 )
 
 // demoOptions are enough users for four chunks of 50, and for every problem that
-// mailgen can make to have its user.
-var demoOptions = mailgen.SiteOptions{Users: 200, Seed: demoSeed, Load: mailgen.Office, Problems: 0.2}
+// mailgen can make to have its user. They have half the mail of an office, for
+// nobody likes to wait.
+var demoOptions = mailgen.SiteOptions{
+	Users: 200, Seed: demoSeed, Problems: 0.2,
+	Load: mailgen.Load{
+		Messages: func(r *rand.Rand) int { return (mailgen.Office.Messages(r) + 1) / 2 },
+		Size:     mailgen.Office.Size,
+	},
+}
 
 // demoSite shows the main job as the admin of a server would do it.
 func demoSite(cmd *cobra.Command, dir string, o mailgen.SiteOptions) error {

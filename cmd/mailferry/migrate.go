@@ -81,6 +81,9 @@ func migrate(cmd *cobra.Command, f *siteFlags, verb convert.Verb, args []string)
 	if err != nil {
 		return err
 	}
+	if doubts := c.Doubts(); len(doubts) > 0 { // who can write the configuration has root's powers in a run
+		return usageError{errors.Join(doubts...)}
+	}
 	users, err := loadUsers(cmd.Context(), c)
 	if err != nil {
 		return err
