@@ -61,9 +61,30 @@ func findMail(a account.Account, parked bool) (*tree, error) {
 		t.close()
 		return nil, err
 	}
+	if parked {
+		t.keepNewest()
+	}
 	t.dropSpoolAgain()
 	t.arrange()
 	return t, nil
+}
+
+// keepNewest skips the mboxes that were parked before the last flip: those of a
+// mailbox differ in the time alone, and times sort as text.
+func (t *tree) keepNewest() {
+	newest := map[string]string{}
+	for _, s := range t.sources {
+		live, _ := unparked(s.path)
+		newest[live] = max(newest[live], s.path)
+	}
+	t.sources = slices.DeleteFunc(t.sources, func(s source) bool {
+		live, _ := unparked(s.path)
+		if newest[live] == s.path {
+			return false
+		}
+		t.skipAs("parked-left", s.path, errors.New("was parked by an earlier migration"))
+		return true
+	})
 }
 
 // dropSpoolAgain drops the spool from the folders, where Dovecot allows it to

@@ -162,7 +162,7 @@ func (c *chunk) open(_ context.Context, m *member) {
 func (c *chunk) record(synced bool) {
 	var records []journal.Staging
 	for _, m := range c.members {
-		if m.Outcome == "" {
+		if m.stage != nil && (m.Outcome == "" || m.Outcome == journal.Done) {
 			m.stage.record.Synced = synced
 			records = append(records, m.stage.record)
 		}

@@ -417,9 +417,9 @@ func (c *cutover) undo(why error) error {
 func (c *cutover) after(cut *Cut) (warnings []error) {
 	steps := []func() error{
 		func() error { return c.mirror(semaphore.Maildir) },
-		func() (err error) { cut.Parked, err = c.parkAll(c.locks); return err },
-		func() error { return asUser(c.account, func() error { return removeManifests(c.staging) }) },
+		func() (err error) { cut.Parked, err = c.parkAll(c.converted()); return err },
 		func() error { return c.asUser(c.release) },
+		func() error { return asUser(c.account, func() error { return removeManifests(c.staging) }) },
 	}
 	for _, step := range steps {
 		if err := step(); err != nil {
@@ -427,6 +427,21 @@ func (c *cutover) after(cut *Cut) (warnings []error) {
 		}
 	}
 	return warnings
+}
+
+// converted are the locked mailboxes that are in the Maildir. Other files among
+// the folders stay where they are.
+func (c *cutover) converted() (list []locked) {
+	paths := map[string]bool{}
+	for _, m := range c.report.Mailboxes {
+		paths[m.Path] = true
+	}
+	for _, l := range c.locks {
+		if paths[l.src.path] {
+			list = append(list, l)
+		}
+	}
+	return list
 }
 
 // parkAll parks locked mailboxes, as the user where he may.

@@ -6,14 +6,18 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"mailferry/internal/account"
 	"mailferry/internal/journal"
 	"mailferry/internal/safefs"
 	"mailferry/maildir"
+	"mailferry/mbox"
 	"mailferry/semaphore"
 )
 
@@ -196,7 +200,36 @@ func (r *recovery) forth() error {
 	if err == nil {
 		err = r.park(c, converted)
 	}
-	return errors.Join(err, c.asUser(c.release), c.tidy())
+	return errors.Join(err, c.asUser(c.release), c.asUser(r.dropDotlocks), c.tidy())
+}
+
+// dropDotlocks removes what the dead run has left beside the mailboxes that it
+// parked. Nobody else would: they lock what is not there any more.
+func (r *recovery) dropDotlocks() error {
+	found, err := findParked(r.account)
+	if err != nil {
+		return err
+	}
+	defer found.close()
+	for _, src := range found.sources {
+		err = errors.Join(err, dropDotlock(src))
+	}
+	return err
+}
+
+func dropDotlock(src source) error {
+	dir, err := src.dir()
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	live, _ := unparked(src.file)
+	holder := readHolder(dir, live+".lock")
+	dead := holder.PID == os.Getpid() || errors.Is(unix.Kill(holder.PID, 0), unix.ESRCH)
+	if holder.PID == 0 || holder.Host != hostname() || !dead {
+		return nil
+	}
+	return inGroup(dir, func() error { return dir.Unlink(live + ".lock") })
 }
 
 func (r *recovery) parent() (parent *safefs.Dir, place maildir.Place, err error) {
@@ -218,9 +251,10 @@ func (r *recovery) park(c *cutover, converted map[string]stat) error {
 			return err
 		}
 		was, now := converted[l.src.path], statOf(info)
-		if was.Ino == now.Ino && was.Size == now.Size && was.Mtime == now.Mtime {
+		switch {
+		case was.Ino == now.Ino && was.Size == now.Size && was.Mtime == now.Mtime:
 			ours = append(ours, l)
-		} else {
+		case was.Ino != 0 || r.isMail(l, now.Size):
 			stray = append(stray, l.src.path)
 		}
 	}
@@ -231,6 +265,16 @@ func (r *recovery) park(c *cutover, converted map[string]stat) error {
 		return fmt.Errorf("%q: mail came to it behind the flip, and is not in the Maildir yet; it is left where it is", stray)
 	}
 	return asUser(r.account, func() error { return removeManifests(c.staging) })
+}
+
+// isMail reports whether a file among the folders is a mailbox, or might be.
+func (r *recovery) isMail(l locked, size int64) bool {
+	var format *mbox.FormatError
+	err := asUser(r.account, func() error {
+		_, err := mbox.NewScanner(l.File, size, r.Scan)
+		return err
+	})
+	return !errors.As(err, &format)
 }
 
 // convertedFrom tells of which file each mailbox was made, by path. The

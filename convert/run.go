@@ -121,7 +121,7 @@ const (
 func (r *Run) Do(ctx context.Context, accounts []account.Account) (*journal.Summary, error) {
 	r.memory = weighted.NewWeighted(memoryLimit)
 	r.devices = map[uint64]string{}
-	r.summary = journal.Summary{End: EndDone}
+	r.summary = journal.Summary{Verb: string(r.Verb), Started: time.Now().UTC(), End: EndDone}
 	r.summary.Users.Total = len(accounts)
 	r.recover(ctx, accounts)
 	accounts, sizes := r.order(accounts)
@@ -137,6 +137,7 @@ func (r *Run) Do(ctx context.Context, accounts []account.Account) (*journal.Summ
 		r.summary.End = r.fault(ctx)
 	}
 	s := &r.summary
+	s.Ended = time.Now().UTC()
 	s.Users.Untouched = s.Users.Total - s.Users.Done - s.Users.Skipped - s.Users.Failed
 	return s, r.failure
 }

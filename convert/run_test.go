@@ -368,3 +368,95 @@ func TestCutoverNeedsAPrecopy(t *testing.T) {
 	mustBeUnmoved(t, p.Users[1], p.accounts[1], before)
 	mustBeMoved(t, p, p.accounts[0])
 }
+
+// A file among the folders that is no mailbox stays where it is, whether its
+// user is moved in one go or a killed run is finished.
+func TestFilesThatAreNoMailboxesStay(t *testing.T) {
+	for _, killed := range []bool{false, true} {
+		p := newPlace(t, mailgen.SiteOptions{Users: 4, Seed: 37, Problems: 0.25, Codes: []string{"not-mailbox"}})
+		at := slices.IndexFunc(p.Users, func(u mailgen.SiteUser) bool { return u.Code == "not-mailbox" })
+		u, a := p.Users[at], p.accounts[at]
+		notes := filepath.Join(u.Home, "mail", "notes.txt")
+		if killed {
+			killBehindTheFlip(t, p, a)
+		}
+		_, w := doRun(t, p, Migrate, a)
+		if w.users[a.Name].Outcome != journal.Done || len(w.notes) > 1 {
+			t.Errorf("killed %t: %+v, notes %q", killed, w.users[a.Name], w.notes)
+		}
+		if !exists(t, notes) {
+			t.Errorf("killed %t: the notes are gone", killed)
+		}
+		if records, err := journal.ListStaging(p.site.State); err != nil || len(records) > 0 {
+			t.Errorf("killed %t: staging records %+v, %v", killed, records, err)
+		}
+		mustBeMoved(t, p, a)
+	}
+}
+
+// killBehindTheFlip leaves what a run leaves that is killed between the flip
+// and the parking: the Maildir is published and recorded, the semaphore says
+// maildir and the mirror still hold.
+func killBehindTheFlip(t *testing.T, p *place, a account.Account) {
+	t.Helper()
+	doRun(t, p, Precopy, a)
+	sem, err := semaphore.For(a.Semaphore)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = errors.Join(
+		sem.Hold(semaphore.Meta{Epoch: 2, Run: "killed", Deadline: time.Now().Add(time.Minute)}),
+		os.Rename(stagingOf(t, a), a.Maildir),
+		sem.Set(semaphore.Maildir, semaphore.Meta{Epoch: 3, Run: "killed"}),
+		os.WriteFile(a.Mirror, []byte(semaphore.Hold.Line()), 0o644),
+		os.Chown(a.Mirror, a.UID, a.GID),
+	)
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A run over thousands must not run out of descriptors, however it ends for
+// each user.
+func TestRunsLeaveNoDescriptorsOpen(t *testing.T) {
+	p := newPlace(t, mailgen.SiteOptions{Users: 60, Seed: 39, Problems: 0.6})
+	r, w := newTestRun(t, p, Migrate)
+	r.HoldLimit = 200 * time.Millisecond
+	if err := errors.Join( // busy at its lock; altered in staging; no gate
+		os.WriteFile(p.accounts[1].Spool+".lock", []byte("1"), 0o600),
+		os.WriteFile(p.accounts[2].Gate, []byte("1:another.host"), 0o600),
+	); err != nil {
+		t.Fatal(err)
+	}
+	before := descriptors(t)
+	if _, err := r.Do(context.Background(), slices.Clone(p.accounts)); err != nil {
+		t.Error(err)
+	}
+	after := descriptors(t)
+	for fd, what := range after {
+		if before[fd] != what && !strings.HasPrefix(what, "/dev/") {
+			t.Errorf("descriptor %s: %s", fd, what)
+		}
+	}
+	outcomes := map[string]int{}
+	for _, u := range w.users {
+		outcomes[u.Outcome]++
+	}
+	t.Log(outcomes)
+}
+
+// descriptors lists what files are open.
+func descriptors(t *testing.T) map[string]string {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	open := map[string]string{}
+	for _, e := range entries {
+		if what, err := os.Readlink("/proc/self/fd/" + e.Name()); err == nil && strings.HasPrefix(what, "/") {
+			open[e.Name()] = what
+		}
+	}
+	return open
+}

@@ -109,8 +109,11 @@ func verifyInbox(want map[string]bool, o Options) ([]Difference, error) {
 	}
 	want["."] = true
 	a := &audit{mailbox: "INBOX", dir: o.Dest}
-	err := a.loadFiles()
-	a.leftovers()
+	defer a.close()
+	if err := a.loadFiles(); err != nil {
+		return a.diffs, err
+	}
+	err := a.leftovers()
 	return a.diffs, err
 }
 

@@ -265,16 +265,25 @@ func revise(dir *safefs.Dir, name string) (*Revision, error) {
 	if err := dir.RemoveAll(name + revisionSuffix); err != nil {
 		return nil, err
 	}
-	info, err := dir.LstatRegular(name)
-	if errors.Is(err, fs.ErrNotExist) {
+	old, err := dir.OpenUpdate(name)
+	var irregular *safefs.Irregular
+	switch {
+	case errors.As(err, &irregular): // not our doing: it gives way
+		if err := dir.RemoveAll(name); err != nil {
+			return nil, err
+		}
 		return r, r.depart()
-	}
-	if err != nil {
+	case errors.Is(err, fs.ErrNotExist):
+		return r, r.depart()
+	case err != nil:
 		return nil, err
 	}
-	r.old, err = dir.OpenUpdate(name)
-	r.oldSize = info.Size()
-	return r, err
+	info, err := old.Stat()
+	if err != nil {
+		return nil, errors.Join(err, old.Close())
+	}
+	r.old, r.oldSize = old, info.Size()
+	return r, nil
 }
 
 // depart ends the likeness: it appends to the old file where that is enough,

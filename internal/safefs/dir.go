@@ -159,7 +159,8 @@ func (d *Dir) Create(name string, perm uint32) (*os.File, error) {
 	return os.NewFile(uintptr(fd), filepath.Join(d.path, name)), nil
 }
 
-// OpenUpdate opens a regular file of d to read and to write.
+// OpenUpdate opens a regular file of d to read and to write. One that has other
+// names is refused: it may be somebody else's.
 func (d *Dir) OpenUpdate(name string) (*os.File, error) {
 	if _, err := d.LstatRegular(name); err != nil {
 		return nil, err // before it is opened: a FIFO or device has effects
@@ -168,7 +169,19 @@ func (d *Dir) OpenUpdate(name string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return os.NewFile(uintptr(fd), filepath.Join(d.path, name)), nil
+	f := os.NewFile(uintptr(fd), filepath.Join(d.path, name))
+	info, err := f.Stat()
+	switch {
+	case err != nil:
+	case !info.Mode().IsRegular():
+		err = &Irregular{f.Name(), typeName(info.Mode())}
+	case info.Sys().(*syscall.Stat_t).Nlink != 1:
+		err = &Irregular{f.Name(), "hard link"}
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
 }
 
 // Stat describes the directory itself.
