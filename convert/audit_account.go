@@ -9,6 +9,8 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"mailferry/internal/account"
 	"mailferry/internal/safefs"
 	"mailferry/mbox"
@@ -300,4 +302,26 @@ func (c *accountAudit) differ(m *MailboxAudit, offset int64, file, field, want, 
 	if m.Differing <= maxDifferences {
 		c.report.Differences = append(c.report.Differences, Difference{m.Name, offset, file, field, want, got})
 	}
+}
+
+// AuditAll audits accounts, some at a time, and tells of each. Users who can't be
+// looked at have an error. It ends early with ctx.
+func AuditAll(ctx context.Context, s Site, accounts []account.Account, jobs int, tell func(account.Account, *AuditReport, error)) {
+	var group errgroup.Group
+	group.SetLimit(max(jobs, 1))
+	for _, a := range accounts {
+		group.Go(func() error {
+			if ctx.Err() != nil {
+				return nil
+			}
+			if a.Problem != nil {
+				tell(a, nil, a.Problem)
+				return nil
+			}
+			r, err := s.Audit(ctx, a)
+			tell(a, r, err)
+			return nil
+		})
+	}
+	group.Wait()
 }

@@ -19,7 +19,8 @@ type AuditCounts struct {
 	Came      int `json:"came"`      // in the Maildir, and in no parked mbox
 }
 
-func (c *AuditCounts) add(o AuditCounts) {
+// Add adds those of another user or mailbox.
+func (c *AuditCounts) Add(o AuditCounts) {
 	c.Messages += o.Messages
 	c.Kept += o.Kept
 	c.Reflagged += o.Reflagged
@@ -105,7 +106,7 @@ func (r *AuditReport) String() string {
 // total sums up, and checks that every message is accounted for.
 func (r *AuditReport) total() error {
 	for _, m := range r.Mailboxes {
-		r.add(m.AuditCounts)
+		r.Add(m.AuditCounts)
 		r.Differing += m.Differing
 		if m.Messages != m.Kept+m.Moved+m.Returned+m.Astray+m.Deleted {
 			return fmt.Errorf("bug: the audit of %q does not add up: %v", m.Path, m.AuditCounts)

@@ -225,8 +225,11 @@ func dropDotlock(src source) error {
 	defer dir.Close()
 	live, _ := unparked(src.file)
 	holder := readHolder(dir, live+".lock")
-	dead := holder.PID == os.Getpid() || errors.Is(unix.Kill(holder.PID, 0), unix.ESRCH)
-	if holder.PID == 0 || holder.Host != hostname() || !dead {
+	if holder.PID == 0 || holder.Host != hostname() {
+		return nil
+	}
+	// Our own pid is that of an earlier process: we hold no lock of what is parked.
+	if holder.PID != os.Getpid() && !errors.Is(unix.Kill(holder.PID, 0), unix.ESRCH) {
 		return nil
 	}
 	return inGroup(dir, func() error { return dir.Unlink(live + ".lock") })

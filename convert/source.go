@@ -333,8 +333,7 @@ func (t *tree) entry(dir *safefs.Dir, name string, at source) error {
 			t.skipAs("parked-left", path, errors.New("was parked by an earlier migration"))
 		}
 		return nil
-	} else if parked {
-		file = name
+	} else if parked && !info.IsDir() {
 		name = live
 	}
 	part, err := maildir.DiskName(name)
