@@ -172,8 +172,19 @@ func (c *chunk) record(synced bool) {
 	}
 	if err := journal.WriteStaging(c.State, records...); err != nil {
 		c.mu.Lock()
-		defer c.mu.Unlock()
 		c.fail(err)
+		c.mu.Unlock()
+		c.dropUnrecorded()
+	}
+}
+
+// dropUnrecorded throws away what no later run could tell from a stranger's.
+func (c *chunk) dropUnrecorded() {
+	for _, m := range c.members {
+		if m.stage != nil && m.stage.fresh && !m.stage.record.Synced {
+			c.drop(m)
+			m.interrupt()
+		}
 	}
 }
 

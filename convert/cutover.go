@@ -73,29 +73,30 @@ func (c *cutover) do(ctx context.Context) (*Cut, error) {
 	start := time.Now()
 	ctx, cancel := context.WithTimeoutCause(ctx, c.limit, errHoldLimit)
 	defer cancel()
-	err := c.sem.Hold(c.meta(1, start.Add(c.limit)))
-	if err != nil && !errors.Is(err, semaphore.ErrNotDurable) {
-		return nil, errors.Join(err, c.tidy()) // somebody else's by now
+	if err := c.sem.Hold(c.meta(1, start.Add(c.limit))); err != nil {
+		if errors.Is(err, semaphore.ErrNotDurable) {
+			err = c.undo(err) // it says hold
+		}
+		return nil, errors.Join(err, c.tidy())
 	}
-	if err == nil {
-		err = c.mirror(semaphore.Hold) // behind the authority, both before anything else
-	}
+	err := c.mirror(semaphore.Hold) // behind the authority, both before anything else
 	if err == nil {
 		err = c.asUser(func() error { return c.underLocks(ctx) })
 	}
 	if err == nil && ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
-	if err == nil {
-		err = c.toMaildir.Flip()
-	}
-	if err != nil && !errors.Is(err, semaphore.ErrNotDurable) {
+	if err != nil {
 		return nil, errors.Join(c.undo(err), c.tidy())
+	}
+	flip := c.toMaildir.Flip()
+	if flip != nil && !errors.Is(flip, semaphore.ErrNotDurable) {
+		return nil, errors.Join(c.undo(flip), c.tidy())
 	}
 	c.flipped = time.Now()
 	cut := &Cut{Round: c.report, files: c.files, Hold: c.flipped.Sub(start)}
 	cut.Warnings = c.after(cut)
-	if err := errors.Join(err, c.tidy()); err != nil {
+	if err := errors.Join(flip, c.tidy()); err != nil {
 		cut.Warnings = append(cut.Warnings, err)
 	}
 	return cut, nil
@@ -138,10 +139,11 @@ func (c *cutover) prepare() (err error) {
 	}
 	c.epoch = last.Epoch
 	meta := c.meta(2, time.Now().Add(c.limit))
+	undo := c.meta(3, time.Now().Add(c.limit)) // behind a flip that was announced, and failed
 	if c.toMaildir, err = c.sem.Prepare(semaphore.Maildir, meta); err != nil {
 		return err
 	}
-	if c.toMbox, err = c.sem.Prepare(semaphore.Mbox, meta); err != nil {
+	if c.toMbox, err = c.sem.Prepare(semaphore.Mbox, undo); err != nil {
 		return err
 	}
 	return c.asUser(c.prepareMirrors)
@@ -216,11 +218,8 @@ func (c *cutover) underLocks(ctx context.Context) (err error) {
 	if err := c.stillOurs(); err != nil {
 		return err
 	}
-	if err := c.staging.PublishSynced(); err != nil {
-		return err
-	}
-	c.published = true
-	return nil
+	c.published = true // from here on it may be
+	return c.staging.PublishSynced()
 }
 
 // takeGate waits for the deliveries that had read mbox before the hold.
@@ -401,23 +400,22 @@ func (c *cutover) undo(why error) error {
 		left = c.release() // a lock that is lost already changes nothing
 		return nil
 	})
-	if back == nil {
-		back = c.toMbox.Flip()
+	for _, step := range []func() error{c.toMbox.Flip, func() error { return c.mirror(semaphore.Mbox) }} {
+		if back == nil || errors.Is(back, semaphore.ErrNotDurable) {
+			back = errors.Join(back, step())
+		}
 	}
-	if back == nil {
-		back = c.mirror(semaphore.Mbox)
+	if back != nil && !errors.Is(back, semaphore.ErrNotDurable) {
+		back = &Stuck{c.account.Name, back}
 	}
-	if back != nil {
-		return errors.Join(why, &Stuck{c.account.Name, back}, left)
-	}
-	return errors.Join(why, left)
+	return errors.Join(why, back, left)
 }
 
 // after is what remains behind the flip.
 func (c *cutover) after(cut *Cut) (warnings []error) {
 	steps := []func() error{
 		func() error { return c.mirror(semaphore.Maildir) },
-		func() (err error) { cut.Parked, err = c.parkAll(c.converted()); return err },
+		func() error { return c.settle(cut) },
 		func() error { return c.asUser(c.release) },
 		func() error { return asUser(c.account, func() error { return removeManifests(c.staging) }) },
 	}
@@ -427,6 +425,15 @@ func (c *cutover) after(cut *Cut) (warnings []error) {
 		}
 	}
 	return warnings
+}
+
+// settle parks the mailboxes. When all are, the manifests, which say of what the
+// Maildir was made, have served their purpose.
+func (c *cutover) settle(cut *Cut) (err error) {
+	if cut.Parked, err = c.parkAll(c.converted()); err != nil {
+		return err
+	}
+	return c.asUser(func() error { return removeManifests(c.staging) })
 }
 
 // converted are the locked mailboxes that are in the Maildir. Other files among

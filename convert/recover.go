@@ -81,7 +81,7 @@ func (r *recovery) do() (did string, err error) {
 		if err := r.forth(); err != nil {
 			return "", err
 		}
-		return "parked what his cutover had left", journal.RemoveStaging(r.State, r.account.Name)
+		return "parked what his cutover had left", errors.Join(r.unprepare(meta), journal.RemoveStaging(r.State, r.account.Name))
 	}
 	return "", asUser(r.account, func() error { return r.mirror(state) })
 }
@@ -113,10 +113,23 @@ func (r *recovery) back(meta semaphore.Meta) error {
 	}
 	// A lock that can't be had is another's by now, and no reason to hold on.
 	r.unlock()
-	if err := r.sem.Set(semaphore.Mbox, semaphore.Meta{Epoch: meta.Epoch + 2, Run: meta.Run}); err != nil {
+	if err := r.sem.Set(semaphore.Mbox, semaphore.Meta{Epoch: meta.Epoch + 1, Run: meta.Run}); err != nil {
 		return err
 	}
+	r.unprepare(semaphore.Meta{Epoch: meta.Epoch + 1, Run: meta.Run}) // or else the next cutover does
 	return asUser(r.account, func() error { return r.mirror(semaphore.Mbox) })
+}
+
+// unprepare removes what a dead cutover had made ready for the semaphore.
+func (r *recovery) unprepare(meta semaphore.Meta) (err error) {
+	for _, state := range []semaphore.State{semaphore.Mbox, semaphore.Maildir} {
+		p, perr := r.sem.Prepare(state, semaphore.Meta{Epoch: meta.Epoch + 1, Run: meta.Run})
+		if perr == nil {
+			perr = p.Discard()
+		}
+		err = errors.Join(err, perr)
+	}
+	return err
 }
 
 // place is the recorded staging directory, and the directory that it lies in.
@@ -261,13 +274,14 @@ func (r *recovery) park(c *cutover, converted map[string]stat) error {
 			stray = append(stray, l.src.path)
 		}
 	}
-	if _, err := c.parkAll(ours); err != nil {
-		return err
-	}
+	var left error
 	if len(stray) > 0 {
-		return fmt.Errorf("%q: mail came to it behind the flip, and is not in the Maildir yet; it is left where it is", stray)
+		left = fmt.Errorf("%q: mail came to it behind the flip, and is not in the Maildir yet; it is left where it is", stray)
 	}
-	return asUser(r.account, func() error { return removeManifests(c.staging) })
+	if _, err := c.parkAll(ours); err != nil || left != nil {
+		return errors.Join(left, err)
+	}
+	return c.asUser(func() error { return removeManifests(c.staging) })
 }
 
 // isMail reports whether a file among the folders is a mailbox, or might be.

@@ -214,7 +214,8 @@ func (r *round) attempt(ctx context.Context, src source, base time.Time, report 
 		return m, err
 	}
 	now := statOf(in.before)
-	if was != nil && !anew && was.covers(now, r.settings) {
+	kept := was != nil && (len(was.Quarantined) == 0 || r.held || r.quarantine == nil) // each run has its own quarantine
+	if kept && !anew && was.covers(now, r.settings) {
 		m.fill(was, report)
 		m.stat = now
 		return m, nil

@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -24,6 +25,7 @@ import (
 	"mailferry/internal/journal"
 	"mailferry/internal/mailgen"
 	"mailferry/internal/quotafs"
+	"mailferry/semaphore"
 )
 
 // A user whose quota a Maildir would exceed stays on his mbox, wherever on the
@@ -409,4 +411,74 @@ func TestAMessageForTheQuarantineInTheHold(t *testing.T) {
 		t.Errorf("%+v", m)
 	}
 	mustBeQuarantined(t, p, r.Journal.ID(), a, raw, late)
+}
+
+// A state directory that fills up stops the run, and nobody is left in the
+// middle: who was begun with is on mbox, and the next run goes on.
+func TestAStateDirectoryThatFillsUp(t *testing.T) {
+	p := newPlace(t, mailgen.SiteOptions{Users: 9, Seed: 57})
+	if err := unix.Mount("tmpfs", p.site.State, "tmpfs", 0, "size=2500k,mode=0700"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Unmount(p.site.State, unix.MNT_DETACH) })
+	before := map[string]mailgen.SnapshotTree{}
+	for _, u := range p.Users {
+		tree, err := u.Snapshot()
+		if err != nil {
+			t.Fatal(err)
+		}
+		before[u.Name] = tree
+	}
+	r, w := newTestRun(t, p, Migrate)
+	r.Chunk = 3
+	betweenPrecopyAndHold(t, r, w, func() { fillUp(t, p.site.State) })
+	summary, err := r.Do(context.Background(), slices.Clone(p.accounts))
+	t.Logf("%+v, %v", summary, err)
+	for name, u := range w.users {
+		t.Logf("%s: %s %s: %s", name, u.Outcome, u.Reason, u.Text)
+	}
+	if err := r.Journal.Finish(*summary); err != nil {
+		t.Errorf("the summary: %v", err)
+	}
+	moved := map[string]bool{}
+	for i, a := range p.accounts {
+		if state, _ := stateOfSemaphore(a); state == semaphore.Maildir {
+			moved[a.Name] = true
+			continue
+		}
+		mustBeUnmoved(t, p.Users[i], a, withStaging(t, p.Users[i], before[a.Name]))
+	}
+	if err := os.Remove(filepath.Join(p.site.State, "ballast")); err != nil {
+		t.Fatal(err)
+	}
+	_, w = doRun(t, p, Migrate, p.accounts...)
+	for _, a := range p.accounts {
+		if w.users[a.Name].Outcome != journal.Done || w.users[a.Name].Already != moved[a.Name] {
+			t.Errorf("%s: moved %t, then %+v", a.Name, moved[a.Name], w.users[a.Name])
+		}
+		mustBeMoved(t, p, a)
+	}
+}
+
+// The Maildir takes the place of an empty directory with its permissions; when
+// the cutover is undone, the directory is there as before.
+func TestAnEmptyDirectoryInTheMaildirsPlace(t *testing.T) {
+	for _, undone := range []bool{false, true} {
+		p := newPlace(t, mailgen.SiteOptions{Users: 1, Seed: 59})
+		a := p.accounts[0]
+		if err := errors.Join(os.Mkdir(a.Maildir, 0o700), os.Chown(a.Maildir, a.UID, a.GID), os.Chmod(a.Maildir, 0o750)); err != nil {
+			t.Fatal(err)
+		}
+		c := ready(t, p, a)
+		if undone {
+			c.limit = time.Nanosecond // over at once
+		}
+		_, err := c.do(context.Background())
+		if undone != (err != nil) {
+			t.Errorf("undone %t: %v", undone, err)
+		}
+		if info, err := os.Stat(a.Maildir); err != nil || info.Mode() != fs.ModeDir|0o750 {
+			t.Errorf("undone %t: %v, %v", undone, info, err)
+		}
+	}
 }

@@ -231,22 +231,15 @@ func (s *Staging) Subscribe(names [][]string) ([]*FolderError, error) {
 // The order is that of docs/formats.md: syncfs, check, rename, fsync of the
 // parent. In every other one a crash leaves a Maildir without messages.
 func (s *Staging) Publish() error {
-	if err := s.permit(); err != nil {
-		return err
-	}
 	if err := s.root.SyncFS(); err != nil {
 		return err
 	}
 	return s.PublishSynced()
 }
 
-// permit gives the Maildir the permissions of the directory that it replaces.
-func (s *Staging) permit() error {
-	if s.replace == nil {
-		return nil
-	}
-	return s.root.Permit(s.replace)
-}
+// permit gives the Maildir the permissions of the directory that it replaces,
+// durably.
+func (s *Staging) permit() error { return errors.Join(s.root.Permit(s.replace), s.root.Sync()) }
 
 // PublishSynced is Publish for a caller that has made everything durable.
 func (s *Staging) PublishSynced() error {
@@ -259,6 +252,9 @@ func (s *Staging) PublishSynced() error {
 	}
 	if s.replace != nil {
 		if _, err := vacant(s.parent, s.final); err != nil {
+			return err
+		}
+		if err := s.permit(); err != nil {
 			return err
 		}
 	}

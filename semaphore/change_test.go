@@ -173,6 +173,20 @@ func TestAHoldNeedsADeadlineAndKeepsIt(t *testing.T) {
 	}
 }
 
+// A flip whose meta was renamed, and whose semaphore was not, is no obstacle to
+// the way back.
+func TestTheWayBackFollowsAFlipThatFailed(t *testing.T) {
+	s := newScene(t)
+	s.start(Mbox)
+	back, err := s.sem.Prepare(Mbox, at(4))
+	s.must(err)
+	s.must(s.sem.Hold(at(2)))
+	s.put(s.sem.Path()+".meta", `{"epoch":3,"state":"maildir","run":"run-1"}`)
+	s.must(back.Flip())
+	s.wants(Mbox, 4)
+	s.must(back.Discard())
+}
+
 func TestNobodyFlipsTheHoldOfAnother(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
