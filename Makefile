@@ -10,7 +10,7 @@ ROUNDS ?= 5
 PEERS := dovecot-imapd dovecot-pop3d procmail maildrop mutt postfix python3 e2fsprogs \
 	tzdata bzip2 xz-utils util-linux fuse3
 # What the measurements compare with, beside those.
-BENCH_PEERS := mb2md tar
+BENCH_PEERS := mb2md tar rsync
 
 .PHONY: help build demo test race check fuzz huge bench peers install clean deps bench-deps
 
@@ -20,7 +20,7 @@ help: ## show this list
 build: ## build bin/mailferry
 	$(GO) build -o bin/ ./cmd/...
 
-demo: build ## make up a small mail server in a temporary folder and convert it before your eyes
+demo: build ## make up a mail server of 200 users and move them before your eyes (root)
 	bin/mailferry demo
 
 test: deps ## run all tests, the real servers included (installs them when root)
@@ -48,7 +48,7 @@ fuzz: ## fuzz every parser for FUZZTIME each (1m)
 huge: build ## scan and convert what does not fit into memory: lines of 1 GiB, messages of 4 GiB, mailboxes of 10 GiB
 	$(GO) run ./internal/tools/huge
 
-bench: build bench-deps ## measure conversions beside tar, a bare loop, mb2md and doveadm (root: loop images)
+bench: build bench-deps ## measure conversions and migrations beside tar, rsync, a bare loop, mb2md and doveadm (root: loop images)
 	$(GO) run ./internal/tools/bench -mailferry bin/mailferry -rounds $(ROUNDS)
 
 peers: deps ## run only the tests that compare with other programs

@@ -164,7 +164,9 @@ func (c *accountAudit) findUnparked() {
 	}
 	defer live.close()
 	for _, s := range live.sources {
-		c.report.Unparked = append(c.report.Unparked, s.path)
+		if s.size > 0 { // an empty one is no mail: procmail makes it before it reads its rules
+			c.report.Unparked = append(c.report.Unparked, s.path)
+		}
 	}
 }
 
@@ -304,24 +306,39 @@ func (c *accountAudit) differ(m *MailboxAudit, offset int64, file, field, want, 
 	}
 }
 
-// AuditAll audits accounts, some at a time, and tells of each. Users who can't be
-// looked at have an error. It ends early with ctx.
+// AuditAll audits accounts, some at a time, and tells of each in their order.
+// Users who can't be looked at have an error, and all that are left when ctx ends.
 func AuditAll(ctx context.Context, s Site, accounts []account.Account, jobs int, tell func(account.Account, *AuditReport, error)) {
+	type result struct {
+		report *AuditReport
+		err    error
+	}
+	ready := make([]chan result, len(accounts))
+	for i := range ready {
+		ready[i] = make(chan result, 1)
+	}
 	var group errgroup.Group
-	group.SetLimit(max(jobs, 1))
-	for _, a := range accounts {
-		group.Go(func() error {
-			if ctx.Err() != nil {
+	group.SetLimit(max(jobs, 1) + 1) // and the one that begins them
+	group.Go(func() error {
+		for i, a := range accounts {
+			group.Go(func() error {
+				r, err := s.auditOne(ctx, a)
+				ready[i] <- result{r, err}
 				return nil
-			}
-			if a.Problem != nil {
-				tell(a, nil, a.Problem)
-				return nil
-			}
-			r, err := s.Audit(ctx, a)
-			tell(a, r, err)
-			return nil
-		})
+			})
+		}
+		return nil
+	})
+	for i, a := range accounts {
+		done := <-ready[i]
+		tell(a, done.report, done.err)
 	}
 	group.Wait()
+}
+
+func (s Site) auditOne(ctx context.Context, a account.Account) (*AuditReport, error) {
+	if a.Problem != nil || ctx.Err() != nil {
+		return nil, errors.Join(a.Problem, ctx.Err())
+	}
+	return s.Audit(ctx, a)
 }

@@ -400,15 +400,13 @@ func (c *cutover) undo(why error) error {
 		left = c.release() // a lock that is lost already changes nothing
 		return nil
 	})
-	for _, step := range []func() error{c.toMbox.Flip, func() error { return c.mirror(semaphore.Mbox) }} {
-		if back == nil || errors.Is(back, semaphore.ErrNotDurable) {
-			back = errors.Join(back, step())
-		}
+	if back == nil {
+		back = c.toMbox.Flip()
 	}
 	if back != nil && !errors.Is(back, semaphore.ErrNotDurable) {
-		back = &Stuck{c.account.Name, back}
+		return errors.Join(why, &Stuck{c.account.Name, back}, left)
 	}
-	return errors.Join(why, back, left)
+	return errors.Join(why, back, c.mirror(semaphore.Mbox), left)
 }
 
 // after is what remains behind the flip.

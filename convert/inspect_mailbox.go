@@ -171,6 +171,8 @@ func (l *look) mailbox(s source) {
 	var format *mbox.FormatError
 	switch {
 	case errors.Is(err, mbox.ErrShrunk):
+	case errors.As(err, &format) && begins(f):
+		l.i.add("mbox-changing", s.path, "has the beginning of a From_ line only: mail is being written to it")
 	case errors.As(err, &format) && s.named:
 		l.i.add("inbox-format", s.path, "%v", format)
 	case err != nil:

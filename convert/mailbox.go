@@ -81,6 +81,14 @@ func open(src source, o mbox.Options) (*input, error) {
 	return scan(f, o)
 }
 
+// begins reports whether a file is the beginning of a From_ line: procmail writes
+// a byte of it, and sleeps for a second, when a mailbox is new.
+func begins(f *os.File) bool {
+	head := make([]byte, len("From "))
+	n, _ := f.ReadAt(head, 0)
+	return 0 < n && n < len(head) && string(head[:n]) == "From "[:n]
+}
+
 // scan begins the scan of an open mbox, which it closes if there is an error.
 func scan(f *os.File, o mbox.Options) (*input, error) {
 	leaveAtime(f)
@@ -89,6 +97,9 @@ func scan(f *os.File, o mbox.Options) (*input, error) {
 		return nil, errors.Join(err, f.Close())
 	}
 	s, err := mbox.NewScanner(f, info.Size(), o)
+	if err != nil && begins(f) {
+		err = &Busy{f.Name()}
+	}
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}

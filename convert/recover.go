@@ -81,7 +81,7 @@ func (r *recovery) do() (did string, err error) {
 		if err := r.forth(); err != nil {
 			return "", err
 		}
-		return "parked what his cutover had left", errors.Join(r.unprepare(meta), journal.RemoveStaging(r.State, r.account.Name))
+		return "his cutover was finished", errors.Join(r.unprepare(meta), journal.RemoveStaging(r.State, r.account.Name))
 	}
 	return "", asUser(r.account, func() error { return r.mirror(state) })
 }
@@ -99,11 +99,15 @@ func (r *recovery) mirror(state semaphore.State) error {
 		return err
 	}
 	defer dir.Close()
-	now, err := semaphore.ReadMirror(dir.Fd(), filepath.Base(r.account.Mirror), r.account.UID, 0)
+	name := filepath.Base(r.account.Mirror)
+	if err := semaphore.Sweep(dir.Fd(), name, name+".lock"); err != nil {
+		return err
+	}
+	now, err := semaphore.ReadMirror(dir.Fd(), name, r.account.UID, 0)
 	if errors.Is(err, fs.ErrNotExist) || err == nil && now == state {
 		return nil
 	}
-	return semaphore.WriteMirror(dir.Fd(), filepath.Base(r.account.Mirror), state)
+	return semaphore.WriteMirror(dir.Fd(), name, state)
 }
 
 // back ends a hold whose run is dead.
@@ -270,6 +274,7 @@ func (r *recovery) park(c *cutover, converted map[string]stat) error {
 		switch {
 		case was.Ino == now.Ino && was.Size == now.Size && was.Mtime == now.Mtime:
 			ours = append(ours, l)
+		case now.Size == 0 && was.Ino != now.Ino: // made anew by an agent, which procmail does before it reads its rules
 		case was.Ino != 0 || r.isMail(l, now.Size):
 			stray = append(stray, l.src.path)
 		}
@@ -318,6 +323,15 @@ func convertedFrom(staging *maildir.Staging) (map[string]stat, error) {
 	return converted, nil
 }
 
+// DoRecover does what every run does first, and nothing else. The accounts are
+// all that there may be.
+func (r *Run) DoRecover(ctx context.Context, accounts []account.Account) (*journal.Summary, error) {
+	r.summary = journal.Summary{End: EndDone}
+	r.recover(ctx, accounts)
+	r.summary.End = r.fault(ctx)
+	return &r.summary, r.failure
+}
+
 // recover resolves what killed runs have left of any user, listed or not. The
 // run lock is held, so that they are dead.
 func (r *Run) recover(ctx context.Context, accounts []account.Account) {
@@ -355,6 +369,10 @@ func (r *Run) recover(ctx context.Context, accounts []account.Account) {
 func (r *Run) recovered(done Recovered) {
 	if done.Err != nil {
 		r.Watch.Note(fmt.Sprintf("%s: what an earlier run left could not be resolved: %v", done.User, done.Err))
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.Unresolved++
+		r.fail(r.Journal.Log(journal.Event{User: done.User, Phase: "recover", Outcome: journal.Failed, Reason: done.Err.Error()}))
 		return
 	}
 	if done.Did == "" {

@@ -49,6 +49,8 @@ type Run struct {
 	AllowQuarantine bool
 	BySize          func(a, b int64) int // the order of users; nil: as listed
 
+	Unresolved int // users of whom an earlier run left something that stays so
+
 	mu      sync.Mutex
 	memory  *weighted.Weighted
 	summary journal.Summary

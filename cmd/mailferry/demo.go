@@ -21,7 +21,7 @@ func demoCommand() *cobra.Command {
 		Use:   "demo",
 		Short: "Make up a small mail server in a temporary folder and migrate it before your eyes",
 		Long: `demo makes up a mail server of 200 users in a temporary folder, some of them with
-every kind of trouble that real ones have, and migrates it: enrolment, plan, a
+every kind of trouble that real ones have, and migrates it: enrollment, plan, a
 run in chunks of 50, audit, status. Users of a server own their files, so this is
 for root; for others it makes up one home, and converts it. Nothing outside the
 folder is touched. Long lists are shown in part.

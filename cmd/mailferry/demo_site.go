@@ -62,21 +62,12 @@ func (t *tour) walk() error {
 		{"Is everything there? Maildirs against parked mboxes, message by message.", "verify", "", 8},
 		{"How do the users stand now?", "status", "", 8},
 	} {
-		if !t.selects(step.verb) {
-			continue
-		}
 		t.say("\n%s", step.about)
 		if err := t.show(step.verb, step.flags+" --users-from names", step.most); err != nil {
 			return err
 		}
 	}
 	return t.end()
-}
-
-// selects reports whether a verb is for users of a site.
-func (t *tour) selects(verb string) bool {
-	cmd, _, err := t.cmd.Root().Find([]string{verb})
-	return err == nil && cmd.Flags().Lookup("users-from") != nil
 }
 
 // begin tells what server it is.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -13,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"mailferry/convert"
 	"mailferry/internal/journal"
 	"mailferry/internal/mailgen"
 	"mailferry/semaphore"
@@ -46,8 +48,7 @@ func TestKilledRunsAreContinued(t *testing.T) {
 				when := k.killAt(t, random)
 				t.Logf("killed %s; %v", when, s.states(t))
 			}
-			r := s.migrated(t, exitSkipped, "migrate", "--chunk", "10")
-			s.mustAddUp(t, r)
+			r := s.finished(t, exitSkipped, "migrate", "--chunk", "10")
 			for _, u := range s.Users {
 				if u.Migrates() {
 					s.mustBeMoved(t, u)
@@ -66,21 +67,37 @@ func TestKilledRunsAreContinued(t *testing.T) {
 // killed is a run that will be.
 type killed struct {
 	*exec.Cmd
-	s      *server
-	stderr bytes.Buffer
-	ended  chan struct{}
+	s              *server
+	stdout, stderr bytes.Buffer
+	ended          chan struct{}
 }
 
 func (s *server) begin(t *testing.T, verb string, more ...string) *killed {
 	t.Helper()
 	k := &killed{Cmd: exec.Command("mailferry", s.args(verb, more...)...), s: s, ended: make(chan struct{})}
-	k.Stderr = &k.stderr
+	k.Stdout, k.Stderr = &k.stdout, &k.stderr
 	if err := k.Start(); err != nil {
 		t.Fatal(err)
 	}
 	go func() { k.Wait(); close(k.ended) }()
 	t.Cleanup(func() { k.Process.Kill(); <-k.ended })
 	return k
+}
+
+// finished lets a run come to its end in a process of its own.
+func (s *server) finished(t *testing.T, want int, verb string, more ...string) report {
+	t.Helper()
+	k := s.begin(t, verb, append(more, "--json")...)
+	<-k.ended
+	if code := k.ProcessState.ExitCode(); code != want {
+		t.Errorf("%s: exit code %d, want %d", verb, code, want)
+	}
+	if k.stderr.Len() > 0 {
+		t.Log(k.stderr.String())
+	}
+	r := parseReport(t, k.stdout.Bytes())
+	s.mustAddUp(t, r)
+	return r
 }
 
 // killAt kills the run at one of many moments: after some time; when some user
@@ -129,6 +146,61 @@ func (k *killed) killAt(t *testing.T, random *rand.Rand) (when string) {
 	}
 	<-k.ended
 	return fmt.Sprintf("%s and %v more", when, delay.Round(time.Microsecond))
+}
+
+// A run that is asked to end ends soon, in order: nobody is held, what was
+// done and what was not is told, and the next run goes on.
+func TestAnInterruptedRunEndsInOrder(t *testing.T) {
+	for seed, s := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGTERM} {
+		t.Run(fmt.Sprint(s, " ", seed), func(t *testing.T) {
+			p := newServer(t, mailgen.SiteOptions{Users: 24, Seed: 2000 + uint64(seed)})
+			random := rand.New(rand.NewPCG(uint64(seed), 79))
+			k := p.begin(t, "migrate", "--json", "--chunk", "6", "--jobs", "2", "--cutover-jobs", "2")
+			moved := 1 + random.IntN(10)
+			for p.states(t)[semaphore.Maildir] < moved {
+				time.Sleep(time.Millisecond)
+			}
+			if out, err := exec.Command("mailferry", p.args("precopy")...).CombinedOutput(); exitOf(err) != exitLocked {
+				t.Errorf("another run: %v, %s", err, out)
+			}
+			if err := k.Process.Signal(s); err != nil {
+				t.Fatal(err)
+			}
+			select {
+			case <-k.ended:
+			case <-time.After(20 * time.Second):
+				t.Fatal("it does not end")
+			}
+			r := parseReport(t, k.stdout.Bytes())
+			p.mustAddUp(t, r)
+			if u := r.summary.Users; k.ProcessState.ExitCode() != exitInterrupted || r.summary.ExitCode != exitInterrupted || r.summary.End != convert.EndSignal || u.Untouched+u.Failed == 0 {
+				t.Errorf("exit code %d, %+v", k.ProcessState.ExitCode(), r.summary.Summary)
+			}
+			t.Logf("%+v", r.summary.Users)
+			states := p.states(t)
+			if states[semaphore.Hold] > 0 || states[semaphore.Maildir] != r.summary.Users.Done {
+				t.Errorf("%v, and %d done", states, r.summary.Users.Done)
+			}
+			for name, u := range r.users {
+				if u.Outcome == journal.Failed && u.Reason != "stopped" {
+					t.Errorf("%s: %s: %s", name, u.Reason, u.Text)
+				}
+			}
+			p.finished(t, exitDone, "migrate")
+			for _, u := range p.Users {
+				p.mustBeMoved(t, u)
+			}
+			p.mustLeaveNothing(t)
+		})
+	}
+}
+
+func exitOf(err error) int {
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		return exit.ExitCode()
+	}
+	return 0
 }
 
 // held is a user who is held, "" if none is.

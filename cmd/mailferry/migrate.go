@@ -67,11 +67,30 @@ func cutoverCommand() *cobra.Command {
 	})
 }
 
+// verbRecover is a run that only does what every run does first.
+const verbRecover convert.Verb = "recover"
+
+func recoverCommand() *cobra.Command {
+	cmd := runCommand(verbRecover, []string{"users", "min-uid", "spool", "folders", "maildir", "layout", "semaphore", "mirror", "gate", "locks"}, &cobra.Command{
+		Use:   "recover",
+		Short: "Finish or undo what a killed run has left",
+		Long: `recover looks at all users of whom a killed run has left something, and resolves
+it: a cutover that had not reached its flip is undone, one that had is finished.
+Every run does so first; recover does nothing else. Holds that an admin has
+set are left alone.
+` + exitHelp,
+		Args: cobra.NoArgs,
+	})
+	return cmd
+}
+
 func runCommand(verb convert.Verb, keys []string, cmd *cobra.Command) *cobra.Command {
 	var f siteFlags
 	cmd.RunE = func(cmd *cobra.Command, args []string) error { return migrate(cmd, &f, verb, args) }
 	f.add(cmd, keys...)
-	f.addUsers(cmd)
+	if f.all = verb == verbRecover; !f.all {
+		f.addUsers(cmd)
+	}
 	return cmd
 }
 
@@ -107,8 +126,15 @@ func migrate(cmd *cobra.Command, f *siteFlags, verb convert.Verb, args []string)
 	in.FreeFloor = c.FreeFloor
 	r := newRun(c, verb)
 	r.Inspector, r.Journal, r.Watch, r.Find = in, log, w, finder(cmd.Context(), c, users)
-	summary, fault := r.Do(cmd.Context(), accounts)
+	do := r.Do
+	if verb == verbRecover {
+		do = r.DoRecover
+	}
+	summary, fault := do(cmd.Context(), accounts)
 	code := runCode(summary, fault)
+	if code == exitDone && r.Unresolved > 0 {
+		code = exitSkipped
+	}
 	summary.ExitCode = code
 	fault = errors.Join(fault, log.Finish(*summary))
 	if err := w.end(log.ID(), summary); err != nil {

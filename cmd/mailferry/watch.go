@@ -81,6 +81,13 @@ func userLines(u convert.User) (lines []string) {
 	case u.Text != "":
 		line("%s", u.Text)
 	}
+	if u.Round != nil {
+		for _, m := range u.Round.Mailboxes {
+			for _, k := range m.Left {
+				line("keyword without a letter: doveadm flags add -u %s %s mailbox %s uid %s", shellWord(u.Name), shellWord(k.Keyword), shellWord(m.Name), k.UIDs)
+			}
+		}
+	}
 	for _, f := range u.Findings {
 		if f.Severity == convert.Info || u.Already {
 			continue
@@ -124,6 +131,10 @@ func (w *watch) end(run string, s *journal.Summary) error {
 	var b strings.Builder
 	for _, line := range w.lines {
 		fmt.Fprintln(&b, printable(line))
+	}
+	if w.verb == string(verbRecover) {
+		_, err := fmt.Fprintf(w.out, "%s; run %s\n", s.End, run)
+		return err
 	}
 	fmt.Fprintf(&b, "%s: %d done (%d before), %d skipped, %d failed, %d untouched\n", plural(s.Users.Total, "user"),
 		s.Users.Done, w.already, s.Users.Skipped, s.Users.Failed, s.Users.Untouched)

@@ -86,10 +86,10 @@ var keys = []Key{
 		"users cut over at a time",
 		integer(func(c *Config) *int { return &c.CutoverJobs }, 1)},
 	{"max-failures", Integer, "0",
-		"a run ends early after so many users have failed (those refused before the work do not count); 0 for never",
+		"a run ends early when more users than this have failed (those refused before the work do not count); 0 for never",
 		integer(func(c *Config) *int { return &c.MaxFailures }, 0)},
 	{"window", Hours, "",
-		"hours in which users may be moved, local time, over midnight if the end is the earlier one; empty for always",
+		"hours in which chunks are begun, local time, over midnight if the end is the earlier one; empty for always",
 		func(c *Config, text string) (err error) {
 			c.Window, err = ParseWindow(text)
 			return err
