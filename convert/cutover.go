@@ -415,7 +415,6 @@ func (c *cutover) after(cut *Cut) (warnings []error) {
 		func() error { return c.mirror(semaphore.Maildir) },
 		func() error { return c.settle(cut) },
 		func() error { return c.asUser(c.release) },
-		func() error { return asUser(c.account, func() error { return removeManifests(c.staging) }) },
 	}
 	for _, step := range steps {
 		if err := step(); err != nil {
