@@ -164,10 +164,28 @@ func (c *accountAudit) findUnparked() {
 	}
 	defer live.close()
 	for _, s := range live.sources {
-		if s.size > 0 { // an empty one is no mail: procmail makes it before it reads its rules
+		if s.size > 0 && c.isMail(s) { // procmail makes an empty one before it reads its rules
 			c.report.Unparked = append(c.report.Unparked, s.path)
+			c.differ(&MailboxAudit{Name: s.name()}, -1, s.path, "mbox", "parked or absent", "mail that nobody reads any more")
+			c.report.Differing++
 		}
 	}
+	for _, s := range c.report.Skips {
+		if s.code == "mbox-unreadable" || s.code == "mbox-owner" || s.code == "mbox-hardlink" {
+			c.differ(&MailboxAudit{Name: s.Path}, -1, s.Path, "parked mbox", "readable", s.Reason)
+			c.report.Differing++
+		}
+	}
+}
+
+// isMail reports whether a file at an old path is a mailbox, or might be.
+func (c *accountAudit) isMail(s source) bool {
+	in, err := open(s, c.Scan)
+	if err == nil {
+		in.Close()
+	}
+	var format *mbox.FormatError
+	return !errors.As(err, &format)
 }
 
 // begin reads from the parked mboxes what tells which folder is theirs.

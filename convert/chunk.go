@@ -37,6 +37,7 @@ func (r *Run) chunk(ctx context.Context, accounts []account.Account) {
 	c.each(ctx, r.Jobs, c.fill)
 	c.sync()
 	c.each(ctx, r.Jobs, c.verify)
+	c.sync() // what verify wrote down
 	c.record(true)
 	if r.Verb != Precopy {
 		c.each(ctx, max(r.CutoverJobs, 1), c.cutover)
@@ -317,7 +318,7 @@ func (c *chunk) cutover(ctx context.Context, m *member) {
 		c.failed(m, err)
 		return
 	}
-	cut := &cutover{stage: m.stage, run: c.Journal.ID(), limit: c.HoldLimit, quarantined: len(m.Round.Quarantined)}
+	cut := &cutover{stage: m.stage, run: c.Journal.ID(), limit: c.HoldLimit, quarantined: len(m.Round.Quarantined), skips: m.Round.Skips}
 	done, err := cut.do(ctx)
 	if err != nil {
 		c.failed(m, err)

@@ -28,6 +28,7 @@ type cutover struct {
 	run         string
 	limit       time.Duration // of the hold
 	quarantined int           // messages that are known to be left out
+	skips       []Skip        // files that are known to be left out
 	pace        Pace
 
 	spoolGroup int // that the user's threads may take; 0: none
@@ -206,6 +207,9 @@ func (c *cutover) underLocks(ctx context.Context) (err error) {
 	if c.report, err = r.run(ctx, c.found); err != nil {
 		return err
 	}
+	if err := c.sameSkips(); err != nil {
+		return err
+	}
 	if n := len(c.report.Quarantined); n > c.quarantined {
 		return fmt.Errorf("%s: %d messages can't be in a Maildir, %d more than before the hold: %s", c.account.Name, n, n-c.quarantined, c.report.Quarantined[n-1].Reason)
 	}
@@ -213,6 +217,9 @@ func (c *cutover) underLocks(ctx context.Context) (err error) {
 		return err
 	}
 	if c.files, err = r.verify(ctx); err != nil {
+		return err
+	}
+	if err := c.syncStates(r); err != nil {
 		return err
 	}
 	if err := c.stillOurs(); err != nil {
@@ -245,6 +252,9 @@ func (c *cutover) lockAll(ctx context.Context) (err error) {
 		return err
 	}
 	for _, src := range c.found.sources {
+		if slices.ContainsFunc(c.skips, func(s Skip) bool { return s.Path == src.path }) {
+			continue // no mailbox, and perhaps one that can't be locked
+		}
 		l, err := c.lock(ctx, src)
 		if err != nil {
 			return err
@@ -325,6 +335,23 @@ func (c *cutover) refresh() error {
 	return c.gate.Refresh()
 }
 
+// sameSkips demands that nothing is left out, and nothing taken up, that was not
+// so when the user was looked at: a folder that can't be read any more is no
+// folder less, and one that was no mailbox then is not locked now.
+func (c *cutover) sameSkips() error {
+	for _, s := range c.report.Skips {
+		if !slices.Contains(c.skips, s) {
+			return fmt.Errorf("%q %s, and did not in the precopy: %w", s.Path, s.Reason, &Busy{s.Path})
+		}
+	}
+	for _, m := range c.report.Mailboxes {
+		if !slices.ContainsFunc(c.locks, func(l locked) bool { return l.src.path == m.Path }) {
+			return &Busy{m.Path}
+		}
+	}
+	return nil
+}
+
 // manyFiles is from when on one sync of the filesystem, which waits for
 // everybody's writes, is quicker than one for each file.
 const manyFiles = 128
@@ -347,6 +374,24 @@ func (c *cutover) makeDurable(r *round) error {
 		}
 	}
 	return r.staging.SyncRoot()
+}
+
+// syncStates makes durable what the delta's verification wrote down: after a
+// crash behind the flip it tells which mboxes are in the Maildir.
+func (c *cutover) syncStates(r *round) error {
+	for _, m := range c.report.Mailboxes {
+		if len(m.fresh) == 0 && !m.lists {
+			continue
+		}
+		folder, err := r.staging.Folder(c.found.at(m.Path).parts)
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(folder.SyncList(mailboxName), folder.Close()); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (r *round) syncFolder(src source, fresh []string) error {
@@ -382,7 +427,7 @@ func (c *cutover) stillOurs() error {
 	}
 	defer again.close()
 	same := slices.EqualFunc(c.found.sources, again.sources, func(a, b source) bool { return a.path == b.path && a.id == b.id })
-	if !same {
+	if !same || !slices.Equal(c.found.skips, again.skips) {
 		return &Busy{c.account.Spool}
 	}
 	return c.report.changedSince(again)
@@ -391,14 +436,12 @@ func (c *cutover) stillOurs() error {
 // undo brings the user back to his mbox, for the given reason.
 func (c *cutover) undo(why error) error {
 	var left error
-	back := c.asUser(func() error {
+	back := c.asUser(func() (err error) {
 		if c.published {
-			if err := c.staging.Unpublish(); err != nil {
-				return err
-			}
+			err = c.staging.Unpublish()
 		}
 		left = c.release() // a lock that is lost already changes nothing
-		return nil
+		return err
 	})
 	if back == nil {
 		back = c.toMbox.Flip()

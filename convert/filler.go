@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"mailferry/internal/journal"
+	"mailferry/internal/message"
 	"mailferry/maildir"
 	"mailferry/mbox"
 )
@@ -136,20 +137,31 @@ func (f *filler) lists() (err error) {
 // identity settles the UIDVALIDITY and the GUID, which outlive a round.
 func (f *filler) identity() error {
 	f.validity = f.in.UIDValidity()
+	if f.state.Guessed = f.validity == 0; f.state.Guessed {
+		f.validity = f.guess()
+	}
 	if f.was == nil {
-		if f.validity == 0 {
-			f.validity = uint32(f.start.Unix())
-		}
 		rand.Read(f.guid[:])
 		return nil
-	}
-	if f.validity == 0 {
-		f.validity = f.was.UIDValidity
 	}
 	if _, err := hex.Decode(f.guid[:], []byte(f.was.GUID)); err != nil || len(f.was.GUID) != 2*len(f.guid) {
 		return fmt.Errorf("%s: %w", mailboxName, errAltered)
 	}
 	return nil
+}
+
+// guess is a UIDVALIDITY for an mbox that records none. One that it had recorded
+// is not kept: the UIDs that went with it are lost, and a client must not take a
+// new message for an old one.
+func (f *filler) guess() uint32 {
+	now := uint32(f.start.Unix())
+	switch {
+	case f.was == nil:
+		return now
+	case f.was.Guessed:
+		return f.was.UIDValidity
+	}
+	return max(now, f.was.UIDValidity+1)
 }
 
 // entry brings one message up to date.
@@ -201,13 +213,29 @@ func (f *filler) write(e *mbox.Entry, flags maildir.Flags, r *record) error {
 	r.name = string(flags.Append(append(name, maildir.InfoPrefix...)))
 	m := maildir.Message{Size: e.Size, VSize: e.VSize, Date: e.Date, Flags: flags}
 	f.state.Unchecked++
-	if err := f.folder.Create(r.name, m, f.in.WriteContent); err != nil {
+	if err := f.folder.Create(r.name, m, f.content(e)); err != nil {
 		return err
 	}
 	f.report.Written++
 	f.report.WrittenBytes += e.Size
 	f.touched(r.name)
 	return nil
+}
+
+// content writes a message. One that is read from the mbox again, since it is
+// too long for the memory, may have changed meanwhile.
+func (f *filler) content(e *mbox.Entry) func(io.Writer) error {
+	if !f.in.ReadsAgain() {
+		return f.in.WriteContent
+	}
+	return func(w io.Writer) error {
+		written := message.NewMeasure()
+		err := f.in.WriteContent(io.MultiWriter(written, w))
+		if err == nil && written.Digest() != e.Digest || errors.Is(err, mbox.ErrShrunk) {
+			return &Busy{f.src.path}
+		}
+		return err
+	}
 }
 
 // keep takes over the file of a message, which at others of the manifest come

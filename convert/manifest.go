@@ -119,6 +119,7 @@ type mailboxState struct {
 	Scanned  int64  `json:"scanned"` // when that was, ns since 1970
 
 	UIDValidity uint32 `json:"uidvalidity"`
+	Guessed     bool   `json:"guessed,omitempty"` // UIDVALIDITY is ours; the mbox recorded none
 	NextUID     uint32 `json:"next_uid"`
 	GUID        string `json:"guid"`
 	Stamp       int64  `json:"stamp"`    // microseconds since 1970 that the next name may have

@@ -76,7 +76,7 @@ func (r *recovery) do() (did string, err error) {
 	case state == semaphore.Hold && (meta.Run == "" || meta.Host != hostname() && !meta.Expired(time.Now())):
 		return "", nil
 	case state == semaphore.Hold:
-		return "his cutover was undone", r.back(meta)
+		return r.undo()
 	case r.record.Name != "" && state == semaphore.Maildir:
 		if err := r.forth(); err != nil {
 			return "", err
@@ -84,6 +84,26 @@ func (r *recovery) do() (did string, err error) {
 		return "his cutover was finished", errors.Join(r.unprepare(meta), journal.RemoveStaging(r.State, r.account.Name))
 	}
 	return "", asUser(r.account, func() error { return r.mirror(state) })
+}
+
+// undo brings a held user back to mbox, unless the cutover lives: a run with
+// another state directory may have set the hold. While it does, nobody else can
+// prepare what it has prepared.
+func (r *recovery) undo() (did string, err error) {
+	free, err := exclude(r.sem)
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, free()) }()
+	state, err := r.sem.Get()
+	if err != nil || state != semaphore.Hold {
+		return "", err // it has come to its end meanwhile
+	}
+	meta, err := r.sem.Meta()
+	if err != nil {
+		return "", err
+	}
+	return "his cutover was undone", r.back(meta)
 }
 
 // mirror repairs a mirror that still says hold.
@@ -104,8 +124,8 @@ func (r *recovery) mirror(state semaphore.State) error {
 		return err
 	}
 	now, err := semaphore.ReadMirror(dir.Fd(), name, r.account.UID, 0)
-	if errors.Is(err, fs.ErrNotExist) || err == nil && now == state {
-		return nil
+	if err != nil || now != semaphore.Hold || now == state {
+		return nil // what is forged or broken is reported, and stays
 	}
 	return semaphore.WriteMirror(dir.Fd(), name, state)
 }
@@ -120,7 +140,6 @@ func (r *recovery) back(meta semaphore.Meta) error {
 	if err := r.sem.Set(semaphore.Mbox, semaphore.Meta{Epoch: meta.Epoch + 1, Run: meta.Run}); err != nil {
 		return err
 	}
-	r.unprepare(semaphore.Meta{Epoch: meta.Epoch + 1, Run: meta.Run}) // or else the next cutover does
 	return asUser(r.account, func() error { return r.mirror(semaphore.Mbox) })
 }
 
@@ -138,7 +157,7 @@ func (r *recovery) unprepare(meta semaphore.Meta) (err error) {
 
 // place is the recorded staging directory, and the directory that it lies in.
 func (r *recovery) place() (*safefs.Dir, maildir.Place, error) {
-	parent, err := safefs.OpenFor(filepath.Dir(r.account.Maildir), r.account.UID)
+	parent, err := safefs.OpenFor(r.record.Parent, r.account.UID)
 	if err != nil {
 		return nil, maildir.Place{}, err
 	}
@@ -160,7 +179,7 @@ func (r *recovery) unpublish() error {
 		return err
 	}
 	defer parent.Close()
-	return maildir.Unpublish(parent, place, filepath.Base(r.account.Maildir))
+	return maildir.Unpublish(parent, place, r.record.Final)
 }
 
 // unlock takes over the locks of the dead run, and releases them: agents would
@@ -206,7 +225,7 @@ func (r *recovery) forth() error {
 	}
 	var converted map[string]stat
 	err = c.asUser(func() (err error) {
-		if c.staging, err = maildir.OpenPublished(parent, place, filepath.Base(r.account.Maildir), r.Folders); err != nil {
+		if c.staging, err = maildir.OpenPublished(parent, place, r.record.Final, r.Folders); err != nil {
 			return err
 		}
 		if converted, err = convertedFrom(c.staging); err != nil {
@@ -357,11 +376,9 @@ func (r *Run) recover(ctx context.Context, accounts []account.Account) {
 		if a.Problem != nil || ctx.Err() != nil {
 			continue
 		}
-		record, staged := recorded[name]
-		if state, _ := stateOfSemaphore(a); !staged && state != semaphore.Hold {
-			continue
+		if a.UID >= r.MinUID {
+			r.recovered(r.Recover(a, recorded[name]))
 		}
-		r.recovered(r.Recover(a, record))
 	}
 }
 
@@ -382,17 +399,4 @@ func (r *Run) recovered(done Recovered) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.fail(r.Journal.Log(journal.Event{User: done.User, Phase: "recover", Outcome: journal.Done, Reason: done.Did}))
-}
-
-// stateOfSemaphore is what the authority says; enrolled is false if there is none.
-func stateOfSemaphore(a account.Account) (state semaphore.State, enrolled bool) {
-	sem, err := semaphore.For(a.Semaphore)
-	if err != nil {
-		return semaphore.Hold, false
-	}
-	state, err = sem.Get()
-	if errors.Is(err, fs.ErrNotExist) {
-		return semaphore.Mbox, false
-	}
-	return state, true
 }

@@ -442,7 +442,7 @@ func TestAStateDirectoryThatFillsUp(t *testing.T) {
 	}
 	moved := map[string]bool{}
 	for i, a := range p.accounts {
-		if state, _ := stateOfSemaphore(a); state == semaphore.Maildir {
+		if state, _ := stateOf(t, a); state == semaphore.Maildir {
 			moved[a.Name] = true
 			continue
 		}

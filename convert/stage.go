@@ -59,7 +59,11 @@ func (g *stage) open(boot string, syncs *syncSet) (err error) {
 	final := filepath.Base(g.account.Maildir)
 	if place, ok := g.recorded(boot, final); ok {
 		g.staging, err = maildir.OpenStaging(g.parent, place, final, g.Folders)
-		if err == nil || !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, maildir.ErrOtherStaging) {
+		if err == nil && g.record.Layout != g.layout() { // its folders lie elsewhere
+			if err := g.staging.Discard(); err != nil {
+				return err
+			}
+		} else if err == nil || !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, maildir.ErrOtherStaging) {
 			return err
 		}
 	}
@@ -70,10 +74,13 @@ func (g *stage) open(boot string, syncs *syncSet) (err error) {
 	place, err := g.staging.Place()
 	g.record = journal.Staging{
 		User: g.account.Name, Parent: filepath.Dir(g.account.Maildir), Final: final,
-		Name: place.Name, Dev: place.Dev, Ino: place.Ino,
+		Name: place.Name, Dev: place.Dev, Ino: place.Ino, Layout: g.layout(),
 	}
 	return err
 }
+
+// layout is how folders lie in staging.
+func (g *stage) layout() string { return fmt.Sprintf("%d %t", g.Folders.Layout, g.Folders.Escape) }
 
 // recorded is the staging directory of an earlier run. What was not synced is
 // worth nothing after a reboot; it is left to be reported.

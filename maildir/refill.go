@@ -98,6 +98,9 @@ func (f *Folder) Sync(messages []string) error {
 	return errors.Join(f.cur.Sync(), f.dir.Sync())
 }
 
+// SyncList makes one list durable, and that it is there.
+func (f *Folder) SyncList(name string) error { return errors.Join(syncFile(f.dir, name), f.dir.Sync()) }
+
 func syncFile(dir *safefs.Dir, name string) error {
 	file, err := dir.OpenRegular(name)
 	if err != nil {

@@ -337,6 +337,10 @@ func (s *Scanner) rewrite(b []byte) []byte {
 	return s.scratch
 }
 
+// ReadsAgain reports whether WriteContent reads the message from the file once
+// more, because it is too long to be held.
+func (s *Scanner) ReadsAgain() bool { return s.content == nil && s.entry.Size > 0 }
+
 // WriteContent writes the message that Next returned last, as its server
 // showed it.
 func (s *Scanner) WriteContent(w io.Writer) error {

@@ -38,6 +38,7 @@ work; 130 interrupted.`
 
 func main() {
 	syscall.Umask(0o077)
+	signal.Ignore(syscall.SIGPIPE) // who closes our output ends no run, least of all in a hold
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	context.AfterFunc(ctx, stop) // a second signal kills
 	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)

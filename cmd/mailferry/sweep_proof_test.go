@@ -101,7 +101,7 @@ func TestTheAccountingNoticesDamage(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s := w.site(t)
-			w.step(t, s, stepper.Options{})
+			s.migrated(t, exitDone, "migrate")
 			if err := test.damage(t, s); err != nil {
 				t.Fatal(err)
 			}

@@ -29,10 +29,10 @@ type sweepSite struct {
 	want   map[string][]mailgen.Message     // by path of the mbox
 	before map[string]mailgen.SnapshotEntry // the mboxes, by path
 	bob    *mailgen.Live
-	used   bool   // useBob was called
-	killed bool   // a run was
-	litter int    // files that it left
-	kept   string // what could not be removed, since that was the call that failed
+	used   bool     // useBob was called
+	killed bool     // a run was
+	litter []string // files that it left, by kind
+	kept   string   // what could not be removed, since that was the call that failed
 }
 
 const sweepSeed = 3195
@@ -150,7 +150,7 @@ func (s *sweepSite) account(t *testing.T, when moment) (wrong []string) {
 	for _, path := range s.leavings(t) {
 		path = strings.TrimPrefix(path, s.Dir+"/")
 		if s.killed && litter.MatchString(path) {
-			s.litter++
+			s.litter = append(s.litter, random.ReplaceAllString(path, "*"))
 			continue
 		}
 		if path == s.kept {
@@ -163,6 +163,9 @@ func (s *sweepSite) account(t *testing.T, when moment) (wrong []string) {
 	}
 	return wrong
 }
+
+// random are the parts of names that are others each time.
+var random = regexp.MustCompile(`alice0|bob1|carol2|[A-Z2-7]{26}|[0-9a-f]{16}`)
 
 // litter are the files that stay when a run is killed that was about to rename
 // or link them, and that nobody looks at; docs/state.md tells of each.

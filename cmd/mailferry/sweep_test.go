@@ -25,17 +25,19 @@ import (
 
 // sweep tries points: moments at which a run is killed, or a call of it fails.
 type sweep struct {
-	ground  string // directory in memory: a sweep takes the time of the calls, not of the disk
-	jobs    int    // users at a time
-	sites   atomic.Int64
-	points  atomic.Int64 // that were reached
-	litter  atomic.Int64 // files that a killed run left for good
-	wrong   atomic.Int64 // of them, those after which something was not as it may be
+	ground string // directory in memory: a sweep takes the time of the calls, not of the disk
+	jobs   int    // users at a time
+	sites  atomic.Int64
+	points atomic.Int64 // that were reached
+	wrong  atomic.Int64 // of them, those after which something was not as it may be
+
+	mu     sync.Mutex
+	litter map[string]int // files that killed runs left for good, by kind
 }
 
 func newSweep(t *testing.T) *sweep {
 	t.Helper()
-	w := &sweep{ground: t.TempDir(), jobs: 1}
+	w := &sweep{ground: t.TempDir(), jobs: 1, litter: map[string]int{}}
 	if err := os.Chmod(filepath.Dir(w.ground), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -88,7 +90,7 @@ func (w *sweep) point(t *testing.T, when moment, o stepper.Options, more ...step
 	for _, o := range append([]stepper.Options{o}, more...) {
 		r, out := w.step(t, s, o)
 		if !r.Reached {
-			return "", nil
+			break // it is over
 		}
 		c := r.Calls[o.At-1]
 		call = c.String()
@@ -102,7 +104,9 @@ func (w *sweep) point(t *testing.T, when moment, o stepper.Options, more ...step
 			wrong = append(wrong, fmt.Sprintf("it exited with %d: %s", code, out))
 		}
 	}
-	w.points.Add(1)
+	if call != "" {
+		w.points.Add(1)
+	}
 	var out, errs bytes.Buffer
 	if code := run(t.Context(), s.args("migrate"), &out, &errs); code != exitDone {
 		wrong = append(wrong, fmt.Sprintf("the next run exited with %d: %s%s", code, &out, &errs))
@@ -111,7 +115,11 @@ func (w *sweep) point(t *testing.T, when moment, o stepper.Options, more ...step
 	for _, text := range s.account(t, ended) {
 		wrong = append(wrong, "in the end: "+text)
 	}
-	w.litter.Add(int64(s.litter))
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, kind := range s.litter {
+		w.litter[kind]++
+	}
 	if len(wrong) > 0 {
 		w.wrong.Add(1)
 	}
@@ -139,7 +147,7 @@ func (w *sweep) all(t *testing.T, points []sweepPoint) {
 		})
 	}
 	wait.Wait()
-	t.Logf("%d points in %v, %d wrong; %d small files left by the killed", w.points.Load(), time.Since(start).Round(time.Second), w.wrong.Load(), w.litter.Load())
+	t.Logf("%d points in %v, %d wrong; left by the killed: %v", w.points.Load(), time.Since(start).Round(time.Second), w.wrong.Load(), w.litter)
 }
 
 // sweepPoint is one of them.
@@ -201,7 +209,7 @@ func TestARunKilledAtAnyCall(t *testing.T) {
 			for at := range w.calls(t) {
 				points = append(points, sweepPoint{when: afterKill, first: stepper.Options{At: at + 1, Do: stepper.Kill}})
 			}
-			w.all(t, thinned(points, sweepStride(t, 19)))
+			w.all(t, thinned(points, sweepStride(t, 29)))
 		})
 	}
 }
@@ -220,7 +228,7 @@ func TestARecoveryKilledAtAnyCall(t *testing.T) {
 			}
 		}
 	}
-	w.all(t, thinned(points, sweepStride(t, 67)))
+	w.all(t, thinned(points, sweepStride(t, 97)))
 }
 
 // Whatever call fails, each user is on his mbox as he was or on his Maildir, and
@@ -239,7 +247,7 @@ func TestARunWithAFaultAtAnyCall(t *testing.T) {
 			points = append(points, sweepPoint{when: afterFault, first: stepper.Options{At: at + 1, Do: stepper.Short}})
 		}
 	}
-	w.all(t, thinned(points, sweepStride(t, 41)))
+	w.all(t, thinned(points, sweepStride(t, 59)))
 }
 
 // From some call on the disk is full, or the user's quota used up: what needs
@@ -274,7 +282,7 @@ func TestADeadDiskFromAnyCallOn(t *testing.T) {
 	for at := range w.calls(t) {
 		points = append(points, sweepPoint{when: afterKill, first: stepper.Options{At: at + 1, Do: stepper.Fail(unix.EIO), Also: func(stepper.Call) bool { return true }}})
 	}
-	w.all(t, thinned(points, sweepStride(t, 17)))
+	w.all(t, thinned(points, sweepStride(t, 27)))
 }
 
 func thinned(points []sweepPoint, stride int) (kept []sweepPoint) {

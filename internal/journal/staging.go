@@ -24,6 +24,7 @@ type Staging struct {
 	Final  string    `json:"final"`  // its name once it is published
 	Dev    uint64    `json:"dev"`    // st_dev; counts while BootID is that of now
 	Ino    uint64    `json:"ino"`    // st_ino
+	Layout string    `json:"layout"` // how its folders lie
 	BootID string    `json:"boot_id"`
 	Synced bool      `json:"synced"` // all that it holds is durable
 	Run    string    `json:"run"`

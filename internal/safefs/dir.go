@@ -310,14 +310,15 @@ func (d *Dir) Rename(from, to string, replace bool) error {
 	return nil
 }
 
-// Permit gives the directory the group and the permissions of another.
+// Permit gives the directory the group and the permissions of another, as far
+// as its owner may: a group that he is not in stays with the other.
 func (d *Dir) Permit(like fs.FileInfo) error {
 	info, err := d.Stat()
 	if err != nil {
 		return err
 	}
 	if gid(like) != gid(info) {
-		if err := d.f.Chown(-1, gid(like)); err != nil {
+		if err := d.f.Chown(-1, gid(like)); err != nil && !errors.Is(err, fs.ErrPermission) {
 			return err
 		}
 	}

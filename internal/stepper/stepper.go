@@ -8,7 +8,7 @@
 // are numbered in the order in which the kernel was asked, whichever thread
 // did. Calls count if they change what is below a directory, or make it
 // durable; opening a file for writing does, reading and locking don't. So a
-// test counts first, and then takes one number after the other:
+// test takes one number after the other:
 //
 //	for n := 1; ; n++ {
 //		r, err := stepper.Run(ctx, prepare(), stepper.Options{Below: dir, At: n, Do: stepper.Kill})
@@ -112,8 +112,9 @@ type Result struct {
 	Exit    syscall.WaitStatus // of the program
 }
 
-// Run starts cmd, steps through it, and returns when it has ended. Only root can. When ctx ends the program is killed, and the
-// error is that of ctx; how the program ends is no error.
+// Run starts cmd, steps through it, and returns when it has ended. Only root can.
+// When ctx ends the program is killed, and the error is that of ctx; how the
+// program ends is no error.
 func Run(ctx context.Context, cmd *exec.Cmd, o Options) (*Result, error) {
 	below, err := filepath.EvalSymlinks(o.Below) // as the kernel spells it
 	if err != nil {
@@ -128,15 +129,15 @@ func Run(ctx context.Context, cmd *exec.Cmd, o Options) (*Result, error) {
 	if cmd.SysProcAttr != nil {
 		attr = *cmd.SysProcAttr
 	}
-	attr.Ptrace, attr.Setpgid = true, true // the group is to wait for no other children of ours
+	attr.Ptrace, attr.Setpgid = true, true // a group, so as to wait for no other children of ours
 	cmd.SysProcAttr = &attr
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
 	stop := context.AfterFunc(ctx, func() { unix.Kill(cmd.Process.Pid, unix.SIGKILL) })
-	defer stop()
 	t := &tracer{Options: o, pid: cmd.Process.Pid, threads: map[int]bool{}}
 	err = t.run()
+	stop()
 	cmd.Wait() // for its output; the tracer has had the exit status
 	if err == nil {
 		err = ctx.Err()
