@@ -12,7 +12,7 @@ PEERS := dovecot-imapd dovecot-pop3d procmail maildrop mutt postfix python3 e2fs
 # What the measurements compare with, beside those.
 BENCH_PEERS := mb2md tar rsync
 
-.PHONY: help build demo test race check fuzz huge bench peers install clean deps bench-deps
+.PHONY: help build demo test race check fuzz huge torture night bench peers install clean deps bench-deps
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +47,12 @@ fuzz: ## fuzz every parser for FUZZTIME each (1m)
 
 huge: build ## scan and convert what does not fit into memory: lines of 1 GiB, messages of 4 GiB, mailboxes of 10 GiB
 	$(GO) run ./internal/tools/huge
+
+torture: deps ## kill and fail every call of a run that changes files, and account for every message (20 min)
+	MAILFERRY_TEST_SWEEP=1 $(GO) test -timeout 90m -v -run 'TestARun(Killed|With)|TestARecovery|TestADisk|TestADead|TestTheAccounting' ./cmd/mailferry
+
+night: deps ## the tests of runs at length: 2,000 users, 60 seeds of kills, 30 s of attacks
+	MAILFERRY_TEST_USERS=2000 MAILFERRY_TEST_KILLS=60 MAILFERRY_TEST_RAID=30s $(GO) test -timeout 60m ./convert ./cmd/mailferry
 
 bench: build bench-deps ## measure conversions and migrations beside tar, rsync, a bare loop, mb2md and doveadm (root: loop images)
 	$(GO) run ./internal/tools/bench -mailferry bin/mailferry -rounds $(ROUNDS)

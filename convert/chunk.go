@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"path/filepath"
 	"time"
 
@@ -17,9 +18,10 @@ import (
 // steps that follow pass him by.
 type member struct {
 	User
-	account account.Account
-	stage   *stage
-	cut     bool // reached the flip
+	account  account.Account
+	stage    *stage
+	promised bool // his staging directory is recorded, and perhaps not made
+	cut      bool // reached the flip
 }
 
 // chunk takes a group of users all the way. Each step is over for all before
@@ -32,6 +34,7 @@ func (r *Run) chunk(ctx context.Context, accounts []account.Account) {
 	}
 	defer c.close()
 	c.each(ctx, r.Jobs, c.inspect)
+	c.promise()
 	c.each(ctx, r.Jobs, c.open)
 	c.record(false)
 	c.each(ctx, r.Jobs, c.fill)
@@ -151,12 +154,41 @@ func (c *chunk) open(_ context.Context, m *member) {
 	if m.stage, err = openStage(c.Site, m.account, c.Journal.ID(), &c.syncs); err != nil {
 		m.stage = nil
 		c.failed(m, err)
+		if m.promised {
+			c.note(journal.RemoveStaging(c.State, m.Name))
+		}
 		return
 	}
 	if c.Verb == Cutover && m.stage.fresh {
 		c.drop(m)
 		m.Outcome, m.Reason, m.Text = journal.Skipped, reasonUnstaged, "has no staging: run mailferry precopy first, or migrate"
 	}
+}
+
+// promise writes down which stagings are going to be made.
+func (c *chunk) promise() {
+	boot, err := journal.BootID()
+	var records []journal.Staging
+	for _, m := range c.members {
+		if m.Outcome != "" {
+			continue
+		}
+		if _, rerr := journal.ReadStaging(c.State, m.Name); errors.Is(rerr, fs.ErrNotExist) {
+			records = append(records, promise(m.account, c.Journal.ID(), boot))
+			m.promised = true
+		}
+	}
+	if err == nil && len(records) > 0 {
+		err = journal.WriteStaging(c.State, records...)
+	}
+	c.note(err)
+}
+
+// note notes a fault that concerns all users.
+func (c *chunk) note(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.fail(err)
 }
 
 // record writes down where the stagings lie, and whether they are durable.

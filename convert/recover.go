@@ -72,6 +72,12 @@ func (r *recovery) do() (did string, err error) {
 	if err != nil {
 		return "", err
 	}
+	if isPromise(r.record) {
+		if err := r.breakPromise(); err != nil {
+			return "", err
+		}
+		r.record = journal.Staging{}
+	}
 	switch {
 	case state == semaphore.Hold && (meta.Run == "" || meta.Host != hostname() && !meta.Expired(time.Now())):
 		return "", nil
@@ -85,6 +91,29 @@ func (r *recovery) do() (did string, err error) {
 	}
 	return "", asUser(r.account, func() error { return r.mirror(state) })
 }
+
+// breakPromise removes a staging directory of which the maker was killed before
+// he knew its inode.
+func (r *recovery) breakPromise() error {
+	err := asUser(r.account, func() error {
+		parent, err := safefs.OpenFor(r.record.Parent, r.account.UID)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		defer parent.Close()
+		return parent.RemoveAll(r.record.Name)
+	})
+	if err != nil {
+		return err
+	}
+	return journal.RemoveStaging(r.State, r.account.Name)
+}
+
+// started is when this process was: what is older is no live run's.
+var started = time.Now()
 
 // undo brings a held user back to mbox, unless the cutover lives: a run with
 // another state directory may have set the hold. While it does, nobody else can
@@ -120,7 +149,7 @@ func (r *recovery) mirror(state semaphore.State) error {
 	}
 	defer dir.Close()
 	name := filepath.Base(r.account.Mirror)
-	if err := semaphore.Sweep(dir.Fd(), name, name+".lock"); err != nil {
+	if err := semaphore.Sweep(dir.Fd(), time.Since(started), name, name+".lock"); err != nil {
 		return err
 	}
 	now, err := semaphore.ReadMirror(dir.Fd(), name, r.account.UID, 0)
@@ -199,7 +228,7 @@ func (r *recovery) unlock() error {
 		}
 		return errors.Join(err, c.release())
 	})
-	return errors.Join(err, c.tidy())
+	return errors.Join(err, c.asUser(r.dropDotlocks), c.tidy())
 }
 
 // unlockLimit is how long the locks of a dead run are waited for: they may
@@ -236,39 +265,72 @@ func (r *recovery) forth() error {
 	if err == nil {
 		err = r.park(c, converted)
 	}
+	if c.staging != nil {
+		err = errors.Join(err, c.staging.Close())
+	}
 	return errors.Join(err, c.asUser(c.release), c.asUser(r.dropDotlocks), c.tidy())
 }
 
-// dropDotlocks removes what the dead run has left beside the mailboxes that it
-// parked. Nobody else would: they lock what is not there any more.
+// dropDotlocks removes what the dead run has left beside mailboxes: dotlocks of
+// those that it parked, which nobody else would take over, since what they lock
+// is not there any more, and dotlocks that have not got their names.
 func (r *recovery) dropDotlocks() error {
-	found, err := findParked(r.account)
-	if err != nil {
-		return err
+	for _, find := range []func(account.Account) (*tree, error){findParked, findAccount} {
+		found, err := find(r.account)
+		if err != nil {
+			return err
+		}
+		for _, src := range found.sources {
+			err = errors.Join(err, dropDotlocks(src))
+		}
+		found.close()
+		if err != nil {
+			return err
+		}
 	}
-	defer found.close()
-	for _, src := range found.sources {
-		err = errors.Join(err, dropDotlock(src))
-	}
-	return err
+	return nil
 }
 
-func dropDotlock(src source) error {
+func dropDotlocks(src source) error {
 	dir, err := src.dir()
 	if err != nil {
 		return err
 	}
 	defer dir.Close()
-	live, _ := unparked(src.file)
-	holder := readHolder(dir, live+".lock")
+	var drop []string
+	if live, parked := unparked(src.file); parked && isDead(dir, live+".lock") {
+		drop = append(drop, live+".lock")
+	}
+	err = dir.Names(func(name string) error {
+		if mbox.IsDotlockTemp(name) && (isDead(dir, name) || isOldAndEmpty(dir, name)) {
+			drop = append(drop, name)
+		}
+		return nil
+	})
+	for _, name := range drop {
+		err = errors.Join(err, inGroup(dir, func() error { return dir.Unlink(name) }))
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// isOldAndEmpty reports whether the maker of a dotlock was killed before he could
+// write who he was.
+func isOldAndEmpty(dir *safefs.Dir, name string) bool {
+	info, err := dir.LstatRegular(name)
+	return err == nil && info.Size() == 0 && info.ModTime().Before(started)
+}
+
+// isDead reports whether the maker of a dotlock, of this host, is dead. Our own
+// pid is that of an earlier process: we hold none of these.
+func isDead(dir *safefs.Dir, name string) bool {
+	holder := readHolder(dir, name)
 	if holder.PID == 0 || holder.Host != hostname() {
-		return nil
+		return false
 	}
-	// Our own pid is that of an earlier process: we hold no lock of what is parked.
-	if holder.PID != os.Getpid() && !errors.Is(unix.Kill(holder.PID, 0), unix.ESRCH) {
-		return nil
-	}
-	return inGroup(dir, func() error { return dir.Unlink(live + ".lock") })
+	return holder.PID == os.Getpid() || errors.Is(unix.Kill(holder.PID, 0), unix.ESRCH)
 }
 
 func (r *recovery) parent() (parent *safefs.Dir, place maildir.Place, err error) {

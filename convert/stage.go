@@ -67,7 +67,11 @@ func (g *stage) open(boot string, syncs *syncSet) (err error) {
 			return err
 		}
 	}
-	if g.staging, err = maildir.NewStaging(g.parent, final, g.Folders); err != nil {
+	name := g.record.Name
+	if !isPromise(g.record) {
+		name = maildir.StagingName(final) // the one that was recorded is gone, or not to be trusted
+	}
+	if g.staging, err = maildir.NewStagingAs(g.parent, name, final, g.Folders); err != nil {
 		return err
 	}
 	g.fresh = true
@@ -82,12 +86,25 @@ func (g *stage) open(boot string, syncs *syncSet) (err error) {
 // layout is how folders lie in staging.
 func (g *stage) layout() string { return fmt.Sprintf("%d %t", g.Folders.Layout, g.Folders.Escape) }
 
+// promise is the record of a staging directory that is going to be made. Without
+// it nobody would know whose a directory is of which the maker was killed before
+// he could record it.
+func promise(a account.Account, run, boot string) journal.Staging {
+	final := filepath.Base(a.Maildir)
+	return journal.Staging{
+		User: a.Name, Parent: filepath.Dir(a.Maildir), Final: final, Name: maildir.StagingName(final),
+		BootID: boot, Run: run, Time: time.Now(),
+	}
+}
+
+func isPromise(r journal.Staging) bool { return r.Name != "" && r.Ino == 0 }
+
 // recorded is the staging directory of an earlier run. What was not synced is
 // worth nothing after a reboot; it is left to be reported.
 func (g *stage) recorded(boot, final string) (maildir.Place, bool) {
 	r := g.record
 	place := maildir.Place{Name: r.Name, Dev: r.Dev, Ino: r.Ino}
-	if r.Name == "" || r.Final != final || r.Parent != filepath.Dir(g.account.Maildir) || !r.Synced && r.BootID != boot {
+	if r.Name == "" || isPromise(r) || r.Final != final || r.Parent != filepath.Dir(g.account.Maildir) || !r.Synced && r.BootID != boot {
 		return place, false
 	}
 	if r.BootID != boot { // devices may have other numbers now

@@ -64,16 +64,24 @@ var ErrNotEmpty = errors.New("exists and is not an empty directory")
 // NewStaging makes the staging directory of parent/final. Final must not exist
 // or be an empty directory of this process's user; its mode and group are kept.
 func NewStaging(parent *safefs.Dir, final string, folders Folders) (*Staging, error) {
+	return NewStagingAs(parent, StagingName(final), final, folders)
+}
+
+// StagingName is a new name for a staging directory of final: nobody can know
+// it before it is used.
+func StagingName(final string) string {
+	random := make([]byte, 8)
+	rand.Read(random)
+	return "." + strings.TrimPrefix(final, ".") + StagingMark + hex.EncodeToString(random)
+}
+
+// NewStagingAs is NewStaging under a name that StagingName gave.
+func NewStagingAs(parent *safefs.Dir, name, final string, folders Folders) (*Staging, error) {
 	replace, err := vacant(parent, final)
 	if err != nil {
 		return nil, err
 	}
-	random := make([]byte, 8)
-	rand.Read(random)
-	s := &Staging{
-		parent: parent, final: final, replace: replace, folders: folders,
-		name: "." + strings.TrimPrefix(final, ".") + StagingMark + hex.EncodeToString(random),
-	}
+	s := &Staging{parent: parent, final: final, replace: replace, folders: folders, name: name}
 	if s.root, err = parent.Mkdir(s.name, dirMode); err != nil {
 		return nil, err
 	}

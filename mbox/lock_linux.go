@@ -249,7 +249,7 @@ func (h *Held) refusedDotlock(why string) *LockError {
 // placeDotlock writes our dotlock under a temporary name, which place then brings
 // into position and removes. Who can read its content respects it while we live.
 func (h *Held) placeDotlock(place func(tmp string, own *dotlockFile) error) error {
-	tmp := ".mailferry-" + rand.Text() + ".lock"
+	tmp := dotlockTemp + rand.Text() + ".lock"
 	fd, err := unix.Openat(h.dir, tmp, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 	if err != nil {
 		return h.denied("create", err)
@@ -266,6 +266,16 @@ func (h *Held) placeDotlock(place func(tmp string, own *dotlockFile) error) erro
 		own.forget()
 	}
 	return err
+}
+
+const dotlockTemp = ".mailferry-"
+
+// IsDotlockTemp reports whether a name is one that a dotlock has for a moment,
+// before it gets its own; that of a killed process stays.
+func IsDotlockTemp(name string) bool {
+	random, found := strings.CutPrefix(name, dotlockTemp)
+	random, lock := strings.CutSuffix(random, ".lock")
+	return found && lock && len(random) == len(rand.Text())
 }
 
 func (h *Held) unlink(name string) error {

@@ -165,7 +165,7 @@ func TestKilledAnywhereAMirrorIsOldOrNew(t *testing.T) {
 		if state, err := ReadMirror(s.fd, ".mailstate", os.Geteuid()); state != want || err != nil {
 			t.Errorf("killed at %d: %v, %v; want %v", n, state, err, want)
 		}
-		s.must(sweep(s.fd, 0, []string{".mailstate"}))
+		s.must(Sweep(s.fd, 0, ".mailstate"))
 		s.wantFiles(s.home, ".mailstate")
 	}
 }

@@ -89,16 +89,11 @@ func ReadMirror(dir int, name string, uids ...int) (State, error) {
 	return Parse(content)
 }
 
-// sweepAge is older than any temporary file that is still going to be renamed.
-const sweepAge = 10 * time.Minute
-
 // Sweep removes from the directory open as dir what killed calls of WriteMirror
-// and TakeGate have left there for these names, once it is ten minutes old. It
-// lists the directory, so it is for recoveries, not for every user. It is called
-// with the user's identity.
-func Sweep(dir int, names ...string) error { return sweep(dir, sweepAge, names) }
-
-func sweep(dir int, age time.Duration, names []string) error {
+// and TakeGate have left there for these names, if it is older than age. What
+// lives is some milliseconds old at most. It lists the directory, so it is for
+// recoveries, not for every user. It is called with the user's identity.
+func Sweep(dir int, age time.Duration, names ...string) error {
 	fd, err := openat(dir, ".", unix.O_RDONLY|unix.O_DIRECTORY, 0) // a position of its own in the list
 	if err != nil {
 		return fmt.Errorf("sweeping: %w", err)

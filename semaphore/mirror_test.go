@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -161,11 +162,11 @@ func TestSweepTakesOnlyOldLeftovers(t *testing.T) {
 		s.put(filepath.Join(s.home, name), "")
 	}
 	s.must(os.Mkdir(filepath.Join(s.home, ".mailstate"+tempInfix+strings.Repeat("B", 26)), 0o755))
-	s.must(Sweep(s.fd, ".mailstate", ".mailstate.lock"))
+	s.must(Sweep(s.fd, 10*time.Minute, ".mailstate", ".mailstate.lock"))
 	if list, _ := os.ReadDir(s.home); len(list) != len(keep)+3 {
 		t.Errorf("fresh ones went: %v", list)
 	}
-	s.must(sweep(s.fd, 0, []string{".mailstate", ".mailstate.lock"}))
+	s.must(Sweep(s.fd, 0, ".mailstate", ".mailstate.lock"))
 	s.wantFiles(s.home, ".mailstate", ".mailstate.lock", ".mailstate"+tempInfix+random+"x",
 		".mailstate"+tempInfix+strings.Repeat("B", 26), ".mailstate.mailferry-SHORT", "INBOX"+tempInfix+random, "mail")
 }

@@ -39,7 +39,7 @@ func (a *auditor) user(u account.Account, r *convert.AuditReport, err error) {
 	switch {
 	case err != nil:
 		a.total.Failed++
-	case r.Note != "":
+	case r.Note != "" && r.Differing == 0:
 		a.total.NotMoved++
 	default:
 		a.total.Audited++
@@ -91,7 +91,7 @@ func (a *auditor) print(u account.Account, r *convert.AuditReport, err error) {
 		line("%s: could not be audited: %v", quoted(u.Name), err)
 		return
 	}
-	if r.Note == "" {
+	if r.Note == "" || r.Differing > 0 {
 		line("%s", r)
 	}
 	for _, d := range r.Differences {

@@ -259,6 +259,19 @@ func (a *settlement) same(path, now string, parked bool) {
 	}
 }
 
+// open are the files of the site that this process has open, though its runs are
+// over.
+func (s *sweepSite) open() (paths []string) {
+	list, _ := os.ReadDir("/proc/self/fd")
+	for _, e := range list {
+		path, _ := os.Readlink("/proc/self/fd/" + e.Name()) // some are closed by now
+		if rel, ok := strings.CutPrefix(path, s.Dir+"/"); ok {
+			paths = append(paths, rel)
+		}
+	}
+	return paths
+}
+
 // verified compares the Maildirs with the parked mboxes, as mailferry verify
 // does: dates, subscriptions, all that the description of the mail leaves out.
 // Those get their old names back for that.

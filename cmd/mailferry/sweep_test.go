@@ -111,6 +111,9 @@ func (w *sweep) point(t *testing.T, when moment, o stepper.Options, more ...step
 	if code := run(t.Context(), s.args("migrate"), &out, &errs); code != exitDone {
 		wrong = append(wrong, fmt.Sprintf("the next run exited with %d: %s%s", code, &out, &errs))
 	}
+	for _, path := range s.open() {
+		wrong = append(wrong, "left open: "+path)
+	}
 	s.killed = when == afterKill
 	for _, text := range s.account(t, ended) {
 		wrong = append(wrong, "in the end: "+text)
