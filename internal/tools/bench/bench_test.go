@@ -52,6 +52,7 @@ func TestRatioIsTheMedianOfTheRoundsInCommon(t *testing.T) {
 		{"all rounds", []usage{at(0, 1), at(1, 4), at(2, 3)}, "1.00"},
 		{"two rounds", []usage{at(0, 2), at(1, 2)}, "0.75"},
 		{"none", nil, "-"},
+		{"one in which the other took nothing", []usage{at(0, 1), at(1, 0)}, "1.00"},
 	} {
 		if got := ratio(base, tt.other, usage.wallSeconds); got != tt.want {
 			t.Errorf("%s: got %s, want %s", tt.name, got, tt.want)

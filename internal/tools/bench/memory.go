@@ -26,7 +26,7 @@ func (l *lab) memory(ctx context.Context) error {
 		return err
 	}
 	defer im.close()
-	fmt.Fprintf(l.out, "\n## Memory of %d jobs\n\n%s with one mailbox each, %d messages, %.1f MiB; one run.\n\n", memoryJobs, plural(of.users, "user"), s.messages, float64(s.bytes)/(1<<20))
+	fmt.Fprintf(l.out, "\n## Memory of %d jobs\n\n%d users with one mailbox each, %d messages, %.1f MiB; one run.\n\n", memoryJobs, of.users, s.messages, float64(s.bytes)/(1<<20))
 	fmt.Fprintln(l.out, "| pass | peak RSS (VmHWM) MiB | wall s | CPU s |\n|---|---|---|---|")
 	for _, pass := range passes {
 		if err := pass.before(s); err != nil {

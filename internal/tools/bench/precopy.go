@@ -131,8 +131,8 @@ func (l *lab) precopy(ctx context.Context) error {
 			last = s
 		}
 	}
-	fmt.Fprintf(l.out, "\n## Precopy beside rsync\n\n%s, %d mboxes, %d messages, %.1f MiB once 1%% was appended. rsync copies the mboxes, precopy makes Maildirs of them and reads all of it back. Written: by the device, directories, inodes and journal included.\n",
-		plural(of.users, "user"), len(last.mboxes), last.messages, float64(last.bytes)/(1<<20))
+	fmt.Fprintf(l.out, "\n## Precopy beside rsync\n\n%d users, %d mboxes, %d messages, %.1f MiB once 1%% was appended. rsync copies the mboxes, precopy makes Maildirs of them and reads all of it back. Written: by the device, directories, inodes and journal included.\n",
+		of.users, len(last.mboxes), last.messages, float64(last.bytes)/(1<<20))
 	for p := range passes {
 		writePass(l.out, p, copiers, runs[p], told[p])
 	}

@@ -121,12 +121,13 @@ func spread(values []float64) string {
 	return fmt.Sprintf("%.2f (%.2f-%.2f)", median(values), slices.Min(values), slices.Max(values))
 }
 
-// ratio is the median over the rounds in which both took part of ours/other.
+// ratio is the median over the rounds in which both took part of ours/other,
+// without those in which the other took nothing.
 func ratio(base, other []usage, of func(usage) float64) string {
 	var quotients []float64
 	for _, o := range other {
 		for _, b := range base {
-			if b.round == o.round {
+			if b.round == o.round && of(o) > 0 {
 				quotients = append(quotients, of(b)/of(o))
 			}
 		}

@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"strings"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
@@ -51,9 +50,10 @@ const (
 	mailGID  = 8 // of group mail in Debian's base-passwd; the number alone matters
 )
 
-// newSite makes a mail server up on an image. The same seed makes the same mail.
-func newSite(im *image, seed uint64, l load) (*site, error) {
-	s := &site{load: l, dir: im.dir}
+// newSite makes a mail server up in a directory that users can get through.
+// The same seed makes the same mail.
+func newSite(dir string, seed uint64, l load) (*site, error) {
+	s := &site{load: l, dir: dir}
 	if err := s.ground(); err != nil {
 		return nil, err
 	}
@@ -62,11 +62,7 @@ func newSite(im *image, seed uint64, l load) (*site, error) {
 			return nil, err
 		}
 	}
-	if err := s.write(os.O_EXCL, func(m *mbox) mailgen.Options { return m.options }); err != nil {
-		return nil, err
-	}
-	unix.Sync()
-	return s, nil
+	return s, s.write(os.O_EXCL, func(m *mbox) mailgen.Options { return m.options })
 }
 
 // ground makes what all users share.
@@ -177,19 +173,18 @@ func (m *mbox) write(flags int, o mailgen.Options) (sum mailgen.Summary, err err
 	return sum, f.Close()
 }
 
-// deliver appends to each mailbox one message for every hundred.
+// deliver appends to each mailbox one new message for every hundred, others in
+// each round.
 func (s *site) deliver(round int) error {
-	err := s.write(0, func(m *mbox) mailgen.Options {
+	return s.write(0, func(m *mbox) mailgen.Options {
 		o := m.options
 		o.Seed, o.Messages, o.Bytes = o.Seed^uint64(round+1)<<56, max(m.messages/100, 1), 0
 		return o
 	})
-	unix.Sync()
-	return err
 }
 
-// imageSize has room for the mboxes, a copy, and staging of so many messages a
-// mailbox; sizes of images are set before their mail is known.
+// imageSize has room for the mboxes, their Maildirs or copies, and the rest of
+// the site, of so many octets and messages in all.
 func (l load) imageSize(bytes, messages int64) (size, inodes int64) {
 	users := int64(l.users)
 	return bytes*3 + messages*(4096+1024) + users*(64<<10) + 1<<30, messages*5/4 + users*64 + 65536
@@ -208,12 +203,12 @@ func (l *lab) siteImage(ctx context.Context, of load) (*image, *site, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	size, inodes := of.imageSize(bytes, messages)
+	size, inodes := of.imageSize(bytes*11/10, messages) // mailboxes of another seed may be larger
 	im, err := newImage(l.scratch, size, inodes, 0)
 	if err != nil {
 		return nil, nil, err
 	}
-	s, err := newSite(im, l.seed, of)
+	s, err := newSite(im.dir, l.seed, of)
 	if err == nil {
 		_, err = l.ferry(ctx, s, new(usage), "enroll", "--all")
 	}
@@ -245,9 +240,4 @@ func timed(im *image, u *usage, work func() error) error {
 	after, err := im.written()
 	u.disk = after - before
 	return err
-}
-
-// plural is for headings.
-func plural(n int, what string) string {
-	return fmt.Sprintf("%d %s%s", n, what, strings.Repeat("s", min(max(n-1, 0), 1)))
 }

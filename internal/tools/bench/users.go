@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -139,7 +140,7 @@ func (l *lab) migrate(ctx context.Context, s *site, m *move, jobs string) error 
 func cutoverTime(state string) (total time.Duration, err error) {
 	runs, err := journal.Runs(state)
 	if err != nil || len(runs) == 0 {
-		return 0, fmt.Errorf("no run in %s: %w", state, err)
+		return 0, errors.Join(fmt.Errorf("no run in %s", state), err)
 	}
 	var first, last time.Time
 	err = journal.Events(state, runs[len(runs)-1], func(e journal.Event) error {
@@ -207,8 +208,12 @@ func doveadmAll(ctx context.Context, s *site, m *move) error {
 		if _, err := stepAs(ctx, box.uid, []string{"doveadm", "-c", conf, "backup", "maildir:~/Maildir"}, env, &m.usage); err != nil {
 			return err
 		}
-		if n, err := countMessages(filepath.Join(s.home(name), "Maildir")); err != nil || n != box.messages {
-			return fmt.Errorf("%s: %d messages of %d: %w", name, n, box.messages, err)
+		n, err := countMessages(filepath.Join(s.home(name), "Maildir"))
+		if err != nil {
+			return err
+		}
+		if n != box.messages {
+			return fmt.Errorf("doveadm brought %d messages of %d of %s", n, box.messages, name)
 		}
 	}
 	return syncSite(ctx, s, m)
@@ -220,7 +225,7 @@ func syncSite(ctx context.Context, s *site, m *move) error {
 }
 
 func (l *lab) writeCrowd(c crowd, movers []mover, runs [][]move) {
-	fmt.Fprintf(l.out, "\n%s with mailboxes of %s:\n\n", plural(c.users, "user"), c.title)
+	fmt.Fprintf(l.out, "\n%d users with mailboxes of %s:\n\n", c.users, c.title)
 	fmt.Fprintln(l.out, "| contender | runs | users | users/s: median (min-max) | cutovers/s | CPU ms/user | written KiB/user | hold ms: p50, p99, max | s for all users |")
 	fmt.Fprintln(l.out, "|---|---|---|---|---|---|---|---|---|")
 	for k, mv := range movers {

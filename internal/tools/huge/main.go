@@ -1,5 +1,6 @@
 // Command huge converts what does not fit into memory and reports the peak of
-// the converter's: a mailbox of 10 GiB, a message of 4 GiB, a line of 1 GiB.
+// the converter's: a mailbox of 10 GiB, a message of 4 GiB, a line of 1 GiB. As
+// root it precopies a user who has the first for his INBOX as well.
 // It needs room for two copies below TMPDIR.
 package main
 
@@ -25,12 +26,13 @@ const limit = 64 << 20
 func main() {
 	tool := flag.String("mailferry", "bin/mailferry", "the program to measure")
 	path := flag.String("make", "", "only make the mailbox number ARGUMENT at this path")
+	only := flag.String("only", "", "measure only this verb: convert (and verify) or precopy")
 	flag.Parse()
 	err := func() error {
 		if *path != "" {
 			return generate(*path, flag.Arg(0))
 		}
-		return run(*tool)
+		return run(*tool, *only)
 	}()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "huge:", err)
@@ -94,7 +96,7 @@ func oneLine(f *os.File) error {
 
 const opening = "From alice@example.org Mon Jan  2 03:04:05 2023\nSubject: large\n\n"
 
-func run(tool string) error {
+func run(tool, only string) error {
 	dir, err := os.MkdirTemp("", "mailferry-huge-")
 	if err != nil {
 		return err
@@ -102,26 +104,40 @@ func run(tool string) error {
 	defer os.RemoveAll(dir)
 	fmt.Println("| mailbox | verb | peak RSS, MiB | seconds |\n|---|---|---|---|")
 	for i, g := range giants {
-		if err := measure(tool, dir, i, g.name); err != nil {
+		if only == "precopy" && i != precopied {
+			continue
+		}
+		if err := measure(tool, only, dir, i); err != nil {
 			return fmt.Errorf("%s: %w", g.name, err)
 		}
 	}
 	return nil
 }
 
-func measure(tool, dir string, number int, name string) error {
-	src, dst := filepath.Join(dir, "mbox"), filepath.Join(dir, "Maildir")
+func measure(tool, only, dir string, number int) error {
+	src := filepath.Join(dir, "mbox")
 	maker := exec.Command("/proc/self/exe", "-make", src, strconv.Itoa(number))
 	maker.Stderr = os.Stderr
 	if err := maker.Run(); err != nil {
 		return err
 	}
-	for _, verb := range []string{"convert", "verify"} {
-		peak, took, err := child(tool, verb, src, dst)
-		if err != nil {
-			return fmt.Errorf("%s: %w", verb, err)
+	if only != "precopy" {
+		if err := convert(tool, src, filepath.Join(dir, "Maildir"), giants[number].name); err != nil {
+			return err
 		}
-		fmt.Printf("| %s | %s | %.1f | %.0f |\n", name, verb, float64(peak)/(1<<20), took.Seconds())
+	}
+	if only == "convert" || number != precopied {
+		return nil
+	}
+	return precopy(tool, src, filepath.Join(dir, "site"), giants[number].name)
+}
+
+func convert(tool, src, dst, name string) error {
+	for _, verb := range []string{"convert", "verify"} {
+		peak, err := child(name, verb, tool, verb, src, dst)
+		if err != nil {
+			return err
+		}
 		if verb == "convert" && peak > limit {
 			return fmt.Errorf("%s took %d bytes of memory, more than %d", verb, peak, limit)
 		}
@@ -129,14 +145,16 @@ func measure(tool, dir string, number int, name string) error {
 	return os.RemoveAll(dst)
 }
 
-// child runs a verb and returns the peak of its resident memory in bytes.
-func child(tool, verb, src, dst string) (int64, time.Duration, error) {
+// child runs a command, prints a line of the table and returns the peak of the
+// command's resident memory in bytes.
+func child(name, what string, argv ...string) (int64, error) {
 	start := time.Now()
-	cmd := exec.Command(tool, verb, src, dst)
+	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Stderr = os.Stderr
 	if err := cmd.Run(); err != nil {
-		return 0, 0, err
+		return 0, fmt.Errorf("%s: %w", what, err)
 	}
-	usage := cmd.ProcessState.SysUsage().(*syscall.Rusage)
-	return usage.Maxrss << 10, time.Since(start), nil
+	peak := cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss << 10
+	fmt.Printf("| %s | %s | %.1f | %.0f |\n", name, what, float64(peak)/(1<<20), time.Since(start).Seconds())
+	return peak, nil
 }
