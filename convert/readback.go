@@ -9,8 +9,6 @@ import (
 	"io/fs"
 	"os"
 
-	"golang.org/x/sys/unix"
-
 	"mailferry/internal/message"
 	"mailferry/maildir"
 )
@@ -78,10 +76,12 @@ type readBack struct {
 	folder *maildir.Folder
 	state  *mailboxState
 
-	list    *os.File // the manifest, open to mark; nil before the first mark
-	measure *message.Measure
-	buffer  []byte
-	files   int
+	list     *os.File // the manifest, open to mark; nil before the first mark
+	marked   []byte   // lines with marks that are not written yet
+	markedAt int64    // where in the manifest they begin
+	measure  *message.Measure
+	buffer   []byte
+	files    int
 }
 
 func (b *readBack) run(ctx context.Context) (err error) {
@@ -98,6 +98,9 @@ func (b *readBack) run(ctx context.Context) (err error) {
 	}
 	if b.list == nil {
 		return nil
+	}
+	if err := b.writeMarks(); err != nil {
+		return err
 	}
 	b.state.Unchecked = 0
 	return writeState(b.folder, b.state)
@@ -129,7 +132,7 @@ func (b *readBack) records(ctx context.Context) error {
 		if err != nil {
 			return &Altered{uids.Name(), err.Error()}
 		}
-		if err := b.message(&r, at+r.markAt(line[:len(line)-1])); err != nil {
+		if err := b.message(&r, line, at); err != nil {
 			return err
 		}
 		at += int64(len(line))
@@ -153,61 +156,64 @@ func (b *readBack) records(ctx context.Context) error {
 }
 
 // message proves one file, and marks it in the manifest when it was read.
-func (b *readBack) message(r *record, markAt int64) error {
+func (b *readBack) message(r *record, line []byte, at int64) error {
+	if r.file.Ino == 0 {
+		now, err := b.read(r)
+		if err != nil {
+			return b.gone(r, err)
+		}
+		r.file = now
+		return b.mark(r, line, at)
+	}
 	now, err := b.folder.Identify(r.name)
+	if err != nil {
+		return b.gone(r, err)
+	}
+	if now != r.file {
+		return &Altered{b.folder.Path(r.name), "was changed since it was read back"}
+	}
+	return nil
+}
+
+func (b *readBack) gone(r *record, err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return &Altered{b.folder.Path(r.name), "is gone"}
 	}
-	if err != nil {
-		return err
-	}
-	if r.file.Ino != 0 {
-		if now != r.file {
-			return &Altered{b.folder.Path(r.name), "was changed since it was read back"}
-		}
-		return nil
-	}
-	if err := b.read(r); err != nil {
-		return err
-	}
-	r.file = now
-	return b.mark(r, markAt)
+	return err
 }
 
 // read compares the bytes of a file with the digest of the message in the mbox.
-func (b *readBack) read(r *record) error {
-	f, err := b.folder.Open(r.name)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
+func (b *readBack) read(r *record) (maildir.FileID, error) {
 	if b.measure == nil {
 		b.measure, b.buffer = message.NewMeasure(), make([]byte, 1<<16)
 	}
 	b.measure.Reset()
-	if _, err := io.CopyBuffer(b.measure, onlyReader{f}, b.buffer); err != nil {
-		return err
+	// Nobody else reads staging yet.
+	now, err := b.folder.Read(r.name, b.measure, b.buffer, b.held)
+	if err != nil {
+		return now, err
 	}
 	name, err := maildir.ParseName(r.name)
-	switch {
+	switch digest := b.measure.Digest(); {
 	case err != nil:
-		return err
-	case b.measure.Digest() != r.digest:
-		return &Altered{b.folder.Path(r.name), fmt.Sprintf("has SHA-256 %x, and the message in the mbox %x", b.measure.Digest(), r.digest)}
+		return now, err
+	case digest != r.digest:
+		return now, &Altered{b.folder.Path(r.name), fmt.Sprintf("has SHA-256 %x, and the message in the mbox %x", digest, r.digest)}
 	case b.measure.Size != name.Size || b.measure.VSize != name.VSize:
-		return &Altered{b.folder.Path(r.name), fmt.Sprintf("has %d bytes, %d with CRLFs, which is not what its name says", b.measure.Size, b.measure.VSize)}
+		return now, &Altered{b.folder.Path(r.name), fmt.Sprintf("has %d bytes, %d with CRLFs, which is not what its name says", b.measure.Size, b.measure.VSize)}
 	}
-	if !b.held {
-		unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED) // nobody else reads it yet
-	}
-	return nil
+	return now, nil
 }
 
 // onlyReader hides WriteTo, which would not use the buffer.
 type onlyReader struct{ io.Reader }
 
-// mark enters what identifies the file into the manifest, where it stands.
-func (b *readBack) mark(r *record, at int64) (err error) {
+// marksAtOnce is how much of the manifest is marked with one write, in bytes.
+const marksAtOnce = 32 << 10
+
+// mark enters what identifies the file into the line of the manifest at an
+// offset. Lines that follow each other are written together.
+func (b *readBack) mark(r *record, line []byte, at int64) (err error) {
 	if b.list == nil {
 		if err := b.folder.RemoveList(mailboxName); err != nil {
 			return err
@@ -216,7 +222,25 @@ func (b *readBack) mark(r *record, at int64) (err error) {
 			return err
 		}
 	}
-	_, err = b.list.WriteAt(r.appendMark(nil), at)
+	if at != b.markedAt+int64(len(b.marked)) || len(b.marked) > marksAtOnce {
+		if err := b.writeMarks(); err != nil {
+			return err
+		}
+		b.markedAt = at
+	}
+	start := len(b.marked)
+	b.marked = append(b.marked, line...)
+	mark := start + int(r.markAt(line[:len(line)-1]))
+	r.appendMark(b.marked[:mark])
+	return nil
+}
+
+func (b *readBack) writeMarks() error {
+	if len(b.marked) == 0 {
+		return nil
+	}
+	_, err := b.list.WriteAt(b.marked, b.markedAt)
+	b.marked = b.marked[:0]
 	return err
 }
 

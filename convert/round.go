@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"slices"
 	"time"
 
@@ -33,6 +35,7 @@ type round struct {
 	alive    func() error // while they are, called every refreshEvery
 	shown    time.Time    // when it was last called
 	remade   bool         // a folder was begun, removed or made anew
+	staged   []string     // folders that are there from earlier rounds
 
 	quarantine *journal.Quarantine // nil: only counted
 }
@@ -101,8 +104,11 @@ func (s Site) settings() string {
 }
 
 // run brings all mailboxes and lists of the account up to date.
-func (r *round) run(ctx context.Context, found *tree) (*Round, error) {
+func (r *round) run(ctx context.Context, found *tree) (_ *Round, err error) {
 	report := &Round{Skips: found.skips}
+	if r.staged, err = r.staging.Dirs(); err != nil {
+		return nil, err
+	}
 	base := r.start.Add(-nameSpan(found.bytes()) - time.Duration(len(found.sources))*time.Microsecond)
 	wanted := map[string]bool{".": true}
 	for _, src := range found.sources {
@@ -194,6 +200,15 @@ func (r *round) attempt(ctx context.Context, src source, base time.Time, report 
 	if err != nil {
 		return m, opened(src, err)
 	}
+	same, err := r.asItWas(src, file)
+	if err != nil {
+		return m, errors.Join(err, file.Close())
+	}
+	if same != nil && !anew {
+		m.fill(same, report)
+		m.stat = same.Stat
+		return m, file.Close()
+	}
 	keep := r.cacheOf(file)
 	in, err := scan(file, r.Scan)
 	if err != nil {
@@ -214,12 +229,6 @@ func (r *round) attempt(ctx context.Context, src source, base time.Time, report 
 		return m, err
 	}
 	now := statOf(in.before)
-	kept := was != nil && (len(was.Quarantined) == 0 || r.held || r.quarantine == nil) // each run has its own quarantine
-	if kept && !anew && was.covers(now, r.settings) {
-		m.fill(was, report)
-		m.stat = now
-		return m, nil
-	}
 	if was == nil || anew {
 		was, r.remade = nil, true
 		if err := folder.Clear(manifestName, mailboxName); err != nil {
@@ -234,6 +243,36 @@ func (r *round) attempt(ctx context.Context, src source, base time.Time, report 
 	m.fill(state, report)
 	m.stat = now
 	return m, nil
+}
+
+// asItWas returns what an earlier round left, if the mailbox was not changed
+// since: nothing of it is read. It makes no folder, for the file may be no
+// mailbox.
+func (r *round) asItWas(src source, file *os.File) (*mailboxState, error) {
+	dir, err := r.Folders.Dir(src.parts)
+	if err != nil || !slices.Contains(r.staged, dir) {
+		return nil, nil // the scan comes first to tell what is wrong with it
+	}
+	info, err := file.Stat()
+	if err != nil {
+		return nil, err
+	}
+	folder, err := r.staging.FolderAt(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil // INBOX's directory is the Maildir itself
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer folder.Close()
+	was, err := readState(folder, r.settings)
+	if err != nil || was == nil || !was.covers(statOf(info), r.settings) {
+		return nil, err
+	}
+	if len(was.Quarantined) > 0 && !r.held && r.quarantine != nil {
+		return nil, nil // each run has its own quarantine
+	}
+	return was, nil
 }
 
 // fill takes what the state of a folder says into the reports.

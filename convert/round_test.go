@@ -245,10 +245,18 @@ func TestARoundOverMailboxesAtRestChangesNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	for _, m := range p.Users[0].Mailboxes {
+		evict(t, m.Path)
+	}
 	read := 0
 	r, err := g.fill(context.Background(), Pace{Progress: func(int64) { read++ }})
 	if err != nil {
 		t.Fatal(err)
+	}
+	for _, m := range p.Users[0].Mailboxes {
+		if n := resident(t, m.Path); n > 0 {
+			t.Errorf("%d pages of %s were read", n, m.Path)
+		}
 	}
 	after, err := mailgen.Snapshot(g.staging.Path())
 	if err != nil {

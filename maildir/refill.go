@@ -31,10 +31,51 @@ func (f *Folder) Identify(name string) (FileID, error) {
 	if err := unix.Fstatat(f.cur.Fd(), name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return FileID{}, f.failed("stat", name, err)
 	}
+	return f.identity(name, &st)
+}
+
+func (f *Folder) identity(name string, st *unix.Stat_t) (FileID, error) {
 	if st.Mode&unix.S_IFMT != unix.S_IFREG {
 		return FileID{}, f.failed("stat", name, errors.New("is not a regular file"))
 	}
 	return FileID{Ino: st.Ino, Ctime: st.Ctim.Nano(), Size: st.Size}, nil
+}
+
+// Read writes the bytes of a message of cur to w, by way of a buffer, and
+// describes the file as it was before. The page cache keeps it only if asked.
+func (f *Folder) Read(name string, w io.Writer, buffer []byte, keep bool) (id FileID, err error) {
+	fd, err := f.cur.OpenFD(name)
+	if err != nil {
+		return FileID{}, err
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return FileID{}, f.failed("stat", name, err)
+	}
+	if id, err = f.identity(name, &st); err != nil {
+		return FileID{}, err
+	}
+	for left := st.Size; left > 0; {
+		n, err := unix.Read(fd, buffer[:min(left, int64(len(buffer)))])
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return FileID{}, f.failed("read", name, err)
+		}
+		if n == 0 {
+			break // it was cut, which the digest shows
+		}
+		if _, err := w.Write(buffer[:n]); err != nil {
+			return FileID{}, err
+		}
+		left -= int64(n)
+	}
+	if !keep {
+		unix.Fadvise(fd, 0, 0, unix.FADV_DONTNEED) // advice only
+	}
+	return id, nil
 }
 
 // Path names a message of cur, for messages.
