@@ -178,7 +178,26 @@ func (l *look) mailbox(s source) {
 	case err != nil:
 		l.skipped(skipOf(s.path, err))
 	default:
+		l.lockable(s)
 		l.counted(s, m)
+	}
+}
+
+// lockable looks whether the user may open the mailbox to write: locks that the
+// kernel knows take that, and without them he is not moved.
+func (l *look) lockable(s source) {
+	dir, err := s.dir()
+	if err != nil {
+		return // it was opened a moment ago: mbox-changing, or the run will say so
+	}
+	defer dir.Close()
+	f, err := dir.OpenUpdate(s.file)
+	if errors.Is(err, fs.ErrPermission) {
+		l.i.add("mbox-unreadable", s.path, "can be read, but not be written, by its user, which locking takes")
+		return
+	}
+	if err == nil {
+		f.Close()
 	}
 }
 

@@ -135,6 +135,7 @@ var troubles = []struct {
 	{"mbox-owner", "INBOX", func(h *house) { h.chown(h.a.Spool, malloID) }},
 	{"mbox-owner", "a folder", func(h *house) { h.chown(h.home("mail/Sent"), malloID) }},
 	{"mbox-unreadable", "INBOX", func(h *house) { h.chmod(h.a.Spool, 0) }},
+	{"mbox-unreadable", "INBOX, which he may only read", func(h *house) { h.chmod(h.a.Spool, 0o440) }},
 	{"mbox-unreadable", "a folder", func(h *house) { h.chmod(h.home("mail/Sent"), 0) }},
 	{"mbox-unreadable", "a directory of folders", func(h *house) { h.mkdir(h.home("mail/lists"), 0, aliceID) }},
 	{"mbox-unreadable", "the directory of the spool", func(h *house) { h.chmod(h.path("spool"), 0o700) }},
