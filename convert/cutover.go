@@ -103,6 +103,8 @@ func (c *cutover) do(ctx context.Context) (*Cut, error) {
 	return cut, nil
 }
 
+var errQuarantine = errors.New("messages can't be in a Maildir")
+
 var errHoldLimit = errors.New("the hold limit was reached, and the cutover undone; it will be shorter when the mailbox is at rest")
 
 // Stuck says that a user could not be brought back to his mbox: the semaphore
@@ -211,7 +213,7 @@ func (c *cutover) underLocks(ctx context.Context) (err error) {
 		return err
 	}
 	if n := len(c.report.Quarantined); n > c.quarantined {
-		return fmt.Errorf("%s: %d messages can't be in a Maildir, %d more than before the hold: %s", c.account.Name, n, n-c.quarantined, c.report.Quarantined[n-1].Reason)
+		return fmt.Errorf("%w: %d, which is %d more than before the hold: %s", errQuarantine, n, n-c.quarantined, c.report.Quarantined[n-1].Reason)
 	}
 	if err := c.makeDurable(r); err != nil {
 		return err

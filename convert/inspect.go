@@ -150,7 +150,12 @@ func (in *Inspector) inspect(a account.Account, count counter) *Inspection {
 	l := &look{in: in, a: a, i: i, count: count, moved: i.State == semaphore.Maildir.String()}
 	l.parked, l.listed = in.spools.parked(filepath.Dir(a.Spool))
 	l.record, _ = journal.ReadStaging(in.site.State, a.Name) // one that can't be read records nothing
-	if err := asUser(a, l.look); err != nil {
+	group, err := spoolGroup(a)
+	if err != nil {
+		group = 0 // the look at the spool will say what is wrong with it
+	}
+	err = safefs.AsUser(safefs.Identity{UID: a.UID, GID: a.GID, Groups: a.Groups, Spool: group}, l.look)
+	if err != nil {
 		i.add("inspection-failed", "", "%v", err)
 	}
 	if l.homeGroup != 0 && !in.groups.private(l.homeGroup, a.User) {

@@ -183,8 +183,8 @@ func (l *look) mailbox(s source) {
 	}
 }
 
-// lockable looks whether the user may open the mailbox to write: locks that the
-// kernel knows take that, and without them he is not moved.
+// lockable looks whether the user can lock the mailbox: the locks that the kernel
+// knows take that he may write to it, dotlocks that he may write to its directory.
 func (l *look) lockable(s source) {
 	dir, err := s.dir()
 	if err != nil {
@@ -199,6 +199,14 @@ func (l *look) lockable(s source) {
 	if err == nil {
 		f.Close()
 	}
+	if l.in.site.Locks.Dotlock && inGroup(dir, func() error { return writable(dir) }) != nil {
+		l.i.add("mbox-unreadable", dir.Path(), "is a directory in which its user can't make a dotlock, %s.lock", s.file)
+	}
+}
+
+// writable asks whether this thread may make names in a directory.
+func writable(dir *safefs.Dir) error {
+	return unix.Faccessat(dir.Fd(), ".", unix.W_OK|unix.X_OK, unix.AT_EACCESS)
 }
 
 // counted takes up a mailbox that is one.

@@ -136,6 +136,8 @@ var troubles = []struct {
 	{"mbox-owner", "a folder", func(h *house) { h.chown(h.home("mail/Sent"), malloID) }},
 	{"mbox-unreadable", "INBOX", func(h *house) { h.chmod(h.a.Spool, 0) }},
 	{"mbox-unreadable", "INBOX, which he may only read", func(h *house) { h.chmod(h.a.Spool, 0o440) }},
+	{"mbox-unreadable", "a directory in which he can't make a dotlock", func(h *house) { h.chmod(h.home("mail"), 0o555) }},
+	{"mbox-unreadable", "a spool in which only root can make a dotlock", func(h *house) { h.chmod(h.path("spool"), 0o755) }},
 	{"mbox-unreadable", "a folder", func(h *house) { h.chmod(h.home("mail/Sent"), 0) }},
 	{"mbox-unreadable", "a directory of folders", func(h *house) { h.mkdir(h.home("mail/lists"), 0, aliceID) }},
 	{"mbox-unreadable", "the directory of the spool", func(h *house) { h.chmod(h.path("spool"), 0o700) }},

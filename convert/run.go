@@ -325,6 +325,8 @@ func reasonOf(err error) string {
 	switch {
 	case errors.As(err, &stuck):
 		return reasonStuck
+	case errors.Is(err, errQuarantine):
+		return reasonQuarantine
 	case errors.Is(err, unix.EDQUOT):
 		return reasonQuota
 	case errors.Is(err, unix.ENOSPC):
