@@ -20,6 +20,7 @@ import (
 	"mailferry/internal/safefs"
 	"mailferry/maildir"
 	"mailferry/mbox"
+	"mailferry/semaphore"
 )
 
 // Run moves accounts chunk by chunk, so that a fault is a small mess:
@@ -128,11 +129,13 @@ func (r *Run) Do(ctx context.Context, accounts []account.Account) (*journal.Summ
 	r.recover(ctx, accounts)
 	accounts, sizes := r.order(accounts)
 	r.Watch.Begin(len(accounts), sizes)
+	begun := 0
 	for chunk := range slices.Chunk(accounts, max(r.Chunk, 1)) {
 		if end := r.stop(ctx); end != "" {
 			r.summary.End = end
 			break
 		}
+		begun += len(chunk)
 		r.chunk(ctx, chunk)
 	}
 	if r.summary.End == EndDone { // it may have come with the last chunk
@@ -140,7 +143,7 @@ func (r *Run) Do(ctx context.Context, accounts []account.Account) (*journal.Summ
 	}
 	s := &r.summary
 	s.Ended = time.Now().UTC()
-	s.Users.Untouched = s.Users.Total - s.Users.Done - s.Users.Skipped - s.Users.Failed
+	s.Users.Untouched += len(accounts) - begun // counted, not inferred: Summary.Check is to find who got lost
 	return s, r.failure
 }
 
@@ -297,6 +300,8 @@ func (r *Run) over(u User) {
 		s.Users.Skipped++
 	case journal.Failed:
 		s.Users.Failed++
+	case journal.Untouched:
+		s.Users.Untouched++
 	}
 	if u.Outcome == journal.Done && u.Round != nil {
 		s.Messages.In += u.Round.Messages
@@ -331,12 +336,13 @@ func reasonOf(err error) string {
 		return reasonQuota
 	case errors.Is(err, unix.ENOSPC):
 		return reasonSpace
-	case errors.Is(err, errHoldLimit), errors.Is(err, context.DeadlineExceeded):
-		return reasonHold
 	case errors.Is(err, context.Canceled):
 		return reasonStopped
-	case errors.As(err, &busy), errors.As(err, &lock) && lock.Busy():
+	case errors.As(err, &busy), errors.As(err, &lock) && lock.Busy(), // before the limit, which is what ended the wait for them
+		errors.Is(err, semaphore.ErrGateBusy), errors.Is(err, semaphore.ErrBusy):
 		return reasonBusy
+	case errors.Is(err, errHoldLimit), errors.Is(err, context.DeadlineExceeded):
+		return reasonHold
 	case errors.As(err, &altered), errors.Is(err, errAltered):
 		return reasonAltered
 	case errors.Is(err, maildir.ErrNotEmpty):

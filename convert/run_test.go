@@ -18,6 +18,7 @@ import (
 	"mailferry/internal/account"
 	"mailferry/internal/journal"
 	"mailferry/internal/mailgen"
+	"mailferry/mbox"
 	"mailferry/semaphore"
 )
 
@@ -349,6 +350,51 @@ func TestAPrecopyIsRecordedAsDurable(t *testing.T) {
 		if err != nil || !record.Synced {
 			t.Errorf("%s: %+v, %v", a.Name, record, err)
 		}
+	}
+}
+
+// Who waits in vain for a gate or a lock has lost nothing by it: he is told as
+// busy, and the next run goes on with his staging.
+func TestABusyUserKeepsHisStaging(t *testing.T) {
+	for name, occupy := range map[string]func(*testing.T, account.Account) (free func()){
+		"the gate": func(t *testing.T, a account.Account) func() {
+			if err := errors.Join(os.WriteFile(a.Gate, []byte("1"), 0o600), os.Chown(a.Gate, a.UID, a.GID)); err != nil {
+				t.Fatal(err)
+			}
+			return func() { os.Remove(a.Gate) }
+		},
+		"a lock": func(t *testing.T, a account.Account) func() {
+			dir, err := os.Open(filepath.Dir(a.Spool))
+			if err != nil {
+				t.Fatal(err)
+			}
+			held, err := mbox.Lock(context.Background(), int(dir.Fd()), filepath.Base(a.Spool), mbox.LockOptions{Fcntl: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return func() { held.Release(); dir.Close() }
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newPlace(t, mailgen.SiteOptions{Users: 1, Seed: 37})
+			a := p.accounts[0]
+			free := occupy(t, a)
+			r, w := newTestRun(t, p, Migrate)
+			r.HoldLimit = 300 * time.Millisecond
+			finish(t, r, p.accounts)
+			w.mustBe(t, a.Name, journal.Failed, reasonBusy)
+			before, err := journal.ReadStaging(p.site.State, a.Name)
+			if err != nil || !before.Synced {
+				t.Errorf("staging: %+v, %v", before, err)
+			}
+			free()
+			_, w = doRun(t, p, Migrate, a)
+			w.mustBe(t, a.Name, journal.Done, "")
+			if u := w.users[a.Name]; u.Round == nil || u.Round.Written > 0 {
+				t.Errorf("written again: %+v", u.Round)
+			}
+			mustBeMoved(t, p, a)
+		})
 	}
 }
 
