@@ -5,36 +5,10 @@ import (
 	"io/fs"
 	"path/filepath"
 	"slices"
-	"strings"
-	"time"
 
 	"mailferry/internal/account"
 	"mailferry/internal/safefs"
 )
-
-// parkedMark stands between the name of an mbox that was parked and the time
-// of its flip: "NAME.mailferry-20060102T150405Z".
-const (
-	parkedMark   = ".mailferry-"
-	parkedLayout = "20060102T150405Z"
-)
-
-// parkedName is the name that an mbox gets after the flip.
-func parkedName(name string, flip time.Time) string {
-	return name + parkedMark + flip.UTC().Format(parkedLayout)
-}
-
-// unparked returns the name that a parked mbox had.
-func unparked(name string) (live string, parked bool) {
-	at := strings.LastIndex(name, parkedMark)
-	if at <= 0 {
-		return name, false
-	}
-	if _, err := time.Parse(parkedLayout, name[at+len(parkedMark):]); err != nil {
-		return name, false
-	}
-	return name[:at], true
-}
 
 // findAccount lists the mailboxes of an account: its spool as INBOX, and what
 // is in its folder trees. It is called as the user, and fails where an

@@ -42,7 +42,9 @@ func (r *Run) chunk(ctx context.Context, accounts []account.Account) {
 	c.each(ctx, r.Jobs, c.verify)
 	c.sync() // what verify wrote down
 	c.record(true)
-	if r.Verb != Precopy {
+	if r.Verb == Precopy {
+		c.each(ctx, 1, func(_ context.Context, m *member) { m.Outcome = journal.Done })
+	} else {
 		c.each(ctx, max(r.CutoverJobs, 1), c.cutover)
 		c.forget()
 	}
@@ -195,7 +197,7 @@ func (c *chunk) note(err error) {
 func (c *chunk) record(synced bool) {
 	var records []journal.Staging
 	for _, m := range c.members {
-		if m.stage != nil && (m.Outcome == "" || m.Outcome == journal.Done) {
+		if m.Outcome == "" {
 			m.stage.record.Synced = synced
 			records = append(records, m.stage.record)
 		}
@@ -325,9 +327,6 @@ func (c *chunk) verify(ctx context.Context, m *member) {
 		return
 	}
 	m.converted = files
-	if c.Verb == Precopy {
-		m.Outcome = journal.Done
-	}
 	c.mu.Lock()
 	c.devices[m.stage.record.Dev] = filepath.Dir(m.account.Maildir)
 	c.mu.Unlock()

@@ -4,15 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"path/filepath"
 	"slices"
-	"syscall"
 	"time"
 
-	"mailferry/internal/account"
 	"mailferry/internal/safefs"
-	"mailferry/mbox"
+	"mailferry/maildir"
 	"mailferry/semaphore"
 )
 
@@ -47,13 +44,6 @@ type cutover struct {
 	flipped    time.Time
 	report     *Round
 	files      int // messages in the Maildir
-}
-
-// locked is a locked mailbox and the directory that it lies in.
-type locked struct {
-	*mbox.Held
-	dir *safefs.Dir
-	src source
 }
 
 // Cut tells of a cutover that reached the flip.
@@ -231,112 +221,6 @@ func (c *cutover) underLocks(ctx context.Context) (err error) {
 	return c.staging.PublishSynced()
 }
 
-// takeGate waits for the deliveries that had read mbox before the hold.
-func (c *cutover) takeGate(ctx context.Context) (err error) {
-	if c.account.Gate == "" {
-		return nil
-	}
-	if c.gateDir, err = safefs.OpenFor(filepath.Dir(c.account.Gate), c.account.UID); err != nil {
-		return err
-	}
-	c.gate, err = semaphore.TakeGate(ctx, c.gateDir.Fd(), filepath.Base(c.account.Gate), semaphore.GateOptions{Timeout: remaining(ctx)})
-	return err
-}
-
-func remaining(ctx context.Context) time.Duration {
-	deadline, _ := ctx.Deadline()
-	return time.Until(deadline)
-}
-
-// lockAll locks every mailbox of the account.
-func (c *cutover) lockAll(ctx context.Context) (err error) {
-	if c.found, err = findAccount(c.account); err != nil {
-		return err
-	}
-	for _, src := range c.found.sources {
-		if slices.ContainsFunc(c.skips, func(s Skip) bool { return s.Path == src.path }) {
-			continue // no mailbox, and perhaps one that can't be locked
-		}
-		l, err := c.lock(ctx, src)
-		if err != nil {
-			return err
-		}
-		c.locks = append(c.locks, l)
-	}
-	return nil
-}
-
-func (c *cutover) lock(ctx context.Context, src source) (locked, error) {
-	dir, err := src.dir()
-	if err != nil {
-		return locked{}, err
-	}
-	o := c.Locks
-	o.Path, o.Owner, o.Timeout = src.path, c.account.UID, remaining(ctx)
-	o.WithGroup = func(calls func() error) error { return inGroup(dir, calls) }
-	held, err := mbox.Lock(ctx, dir.Fd(), src.file, o)
-	if err != nil {
-		return locked{}, errors.Join(err, dir.Close())
-	}
-	return locked{held, dir, src}, nil
-}
-
-// asUser works as the user who may, where it matters, take the group of the spool.
-func (c *cutover) asUser(work func() error) error {
-	return safefs.AsUser(safefs.Identity{UID: c.account.UID, GID: c.account.GID, Groups: c.account.Groups, Spool: c.spoolGroup}, work)
-}
-
-// spoolGroup is the group that makes names in the account's spool, where only
-// that lets users do so: a spool of mode 2775. 0 where they need none.
-func spoolGroup(a account.Account) (int, error) {
-	dir, err := safefs.OpenFor(filepath.Dir(a.Spool), a.UID)
-	if errors.Is(err, fs.ErrNotExist) {
-		return 0, nil
-	}
-	if err != nil {
-		return 0, err
-	}
-	defer dir.Close()
-	return groupOf(dir)
-}
-
-func groupOf(dir *safefs.Dir) (int, error) {
-	info, err := dir.Stat()
-	if err != nil {
-		return 0, err
-	}
-	if st := info.Sys().(*syscall.Stat_t); st.Uid == 0 && st.Mode&0o022 == 0o020 {
-		return int(st.Gid), nil
-	}
-	return 0, nil
-}
-
-// inGroup runs calls that make or remove names in a directory with its group,
-// if they need it.
-func inGroup(dir *safefs.Dir, calls func() error) error {
-	gid, err := groupOf(dir)
-	if err != nil {
-		return err
-	}
-	if gid == 0 {
-		return calls()
-	}
-	return safefs.WithGroup(gid, calls)
-}
-
-// refresh shows that the holder of gate and locks lives, and that they are his.
-func (c *cutover) refresh() error {
-	for _, l := range c.locks {
-		if err := l.Refresh(); err != nil {
-			return err
-		}
-	}
-	if c.gate == nil {
-		return nil
-	}
-	return c.gate.Refresh()
-}
-
 // sameSkips demands that nothing is left out, and nothing taken up, that was not
 // so when the user was looked at: a folder that can't be read any more is no
 // folder less, and one that was no mailbox then is not locked now.
@@ -367,20 +251,18 @@ func (c *cutover) makeDurable(r *round) error {
 	if r.remade || files > manyFiles {
 		return c.sync.SyncFS()
 	}
-	for i, m := range c.report.Mailboxes {
-		if len(m.fresh) == 0 && !m.lists {
-			continue
-		}
-		if err := r.syncFolder(c.found.at(c.report.Mailboxes[i].Path), m.fresh); err != nil {
-			return err
-		}
-	}
-	return r.staging.SyncRoot()
+	err := c.eachChanged(r, func(folder *maildir.Folder, m MailboxRound) error { return folder.Sync(m.fresh) })
+	return errors.Join(err, r.staging.SyncRoot())
 }
 
 // syncStates makes durable what the delta's verification wrote down: after a
 // crash behind the flip it tells which mboxes are in the Maildir.
 func (c *cutover) syncStates(r *round) error {
+	return c.eachChanged(r, func(folder *maildir.Folder, _ MailboxRound) error { return folder.SyncList(mailboxName) })
+}
+
+// eachChanged opens the folders in which the delta changed something.
+func (c *cutover) eachChanged(r *round, do func(*maildir.Folder, MailboxRound) error) error {
 	for _, m := range c.report.Mailboxes {
 		if len(m.fresh) == 0 && !m.lists {
 			continue
@@ -389,20 +271,11 @@ func (c *cutover) syncStates(r *round) error {
 		if err != nil {
 			return err
 		}
-		if err := errors.Join(folder.SyncList(mailboxName), folder.Close()); err != nil {
+		if err := errors.Join(do(folder, m), folder.Close()); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-func (r *round) syncFolder(src source, fresh []string) error {
-	folder, err := r.staging.Folder(src.parts)
-	if err != nil {
-		return err
-	}
-	defer folder.Close()
-	return folder.Sync(fresh)
 }
 
 // at returns the source of that path, which the tree has.
@@ -467,97 +340,6 @@ func (c *cutover) after(cut *Cut) (warnings []error) {
 		}
 	}
 	return warnings
-}
-
-// settle parks the mailboxes. When all are, the manifests, which say of what the
-// Maildir was made, have served their purpose.
-func (c *cutover) settle(cut *Cut) (err error) {
-	if cut.Parked, err = c.parkAll(c.converted()); err != nil {
-		return err
-	}
-	return c.asUser(func() error { return removeManifests(c.staging) })
-}
-
-// converted are the locked mailboxes that are in the Maildir. Other files among
-// the folders stay where they are.
-func (c *cutover) converted() (list []locked) {
-	paths := map[string]bool{}
-	for _, m := range c.report.Mailboxes {
-		paths[m.Path] = true
-	}
-	for _, l := range c.locks {
-		if paths[l.src.path] {
-			list = append(list, l)
-		}
-	}
-	return list
-}
-
-// parkAll parks locked mailboxes, as the user where he may.
-func (c *cutover) parkAll(locks []locked) (parked []string, err error) {
-	var denied []locked
-	err = c.asUser(func() (err error) {
-		for _, l := range locks {
-			path, perr := park(l, c.flipped)
-			switch {
-			case errors.Is(perr, fs.ErrPermission):
-				denied = append(denied, l)
-			case perr != nil:
-				err = errors.Join(err, perr)
-			default:
-				parked = append(parked, path)
-			}
-		}
-		return err
-	})
-	for _, l := range denied {
-		path, perr := c.parkAsRoot(l)
-		if perr != nil {
-			err = errors.Join(err, perr)
-			continue
-		}
-		parked = append(parked, path)
-	}
-	return parked, err
-}
-
-// park gives a locked mbox the name under which it waits for the end of the
-// soak, for its owner alone.
-func park(l locked, flip time.Time) (path string, err error) {
-	name := parkedName(l.src.file, flip)
-	if err := l.Check(); err != nil {
-		return "", err
-	}
-	if err := inGroup(l.dir, func() error { return l.dir.Rename(l.src.file, name, false) }); err != nil {
-		return "", err
-	}
-	return filepath.Join(l.dir.Path(), name), errors.Join(l.File.Chmod(0o600), l.dir.Sync())
-}
-
-// parkAsRoot parks in a spool in which only root can rename. In a directory
-// that anybody else can write to, root does nothing.
-func (c *cutover) parkAsRoot(l locked) (string, error) {
-	info, err := l.dir.Stat()
-	if err != nil {
-		return "", err
-	}
-	if st := info.Sys().(*syscall.Stat_t); st.Uid != 0 || st.Mode&0o022 != 0 {
-		return "", fmt.Errorf("%s: may not be parked by its user, and others can write to the directory, so that root does not do it: it is left where it is, and is not read any more", l.src.path)
-	}
-	return park(l, c.flipped)
-}
-
-// release lets go of the locks and of the gate.
-func (c *cutover) release() (err error) {
-	for _, l := range c.locks {
-		err = errors.Join(err, l.Release(), l.dir.Close())
-	}
-	c.locks = nil
-	if c.gate != nil {
-		err = errors.Join(err, c.gate.Release())
-		c.gate = nil
-	}
-	return err
 }
 
 // tidy drops what was prepared or opened and is not needed any more.

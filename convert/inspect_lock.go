@@ -5,8 +5,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
@@ -85,16 +83,5 @@ func readHolder(dir *safefs.Dir, name string) (h mbox.LockHolder) {
 	if err != nil {
 		return h
 	}
-	pid, host, _ := strings.Cut(strings.TrimSuffix(string(content), "\n"), ":")
-	if n, err := strconv.ParseInt(pid, 10, 32); err == nil && n > 0 && isHostname(host) {
-		h = mbox.LockHolder{PID: int(n), Host: host}
-	}
-	return h
-}
-
-// isHostname keeps text that a user wrote into a dotlock out of messages.
-func isHostname(s string) bool {
-	return len(s) <= 255 && !strings.ContainsFunc(s, func(r rune) bool {
-		return r > 0x7e || r <= ' ' || strings.ContainsRune(`"'\/:;|&<>()$`+"`", r)
-	})
+	return mbox.ParseHolder(string(content))
 }

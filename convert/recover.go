@@ -374,7 +374,10 @@ func (r *recovery) park(c *cutover, converted map[string]stat) error {
 func (r *recovery) isMail(l locked, size int64) bool {
 	var format *mbox.FormatError
 	err := asUser(r.account, func() error {
-		_, err := mbox.NewScanner(l.File, size, r.Scan)
+		s, err := mbox.NewScanner(l.File, size, r.Scan)
+		if err == nil {
+			s.Close()
+		}
 		return err
 	})
 	return !errors.As(err, &format)

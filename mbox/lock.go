@@ -312,9 +312,9 @@ type LockHolder struct {
 	Host string // "": not stated
 }
 
-// parseHolder understands `pid:host` (dovecot file-dotlock.c) and `pid`, with or
+// ParseHolder understands `pid:host` (dovecot file-dotlock.c) and `pid`, with or
 // without a final newline. Everything else, `0` included, is an unknown holder.
-func parseHolder(content string) LockHolder {
+func ParseHolder(content string) LockHolder {
 	pid, host, hasHost := strings.Cut(strings.TrimSuffix(content, "\n"), ":")
 	n, err := strconv.ParseInt(pid, 10, 32)
 	if err != nil || n <= 0 || hasHost && !isHostname(host) {

@@ -203,7 +203,7 @@ func (h *Held) readHolder(st *unix.Stat_t) LockHolder {
 	if err != nil || unix.Fstat(fd, &now) != nil || inodeOf(st) != inodeOf(&now) {
 		return LockHolder{}
 	}
-	return parseHolder(string(content[:n]))
+	return ParseHolder(string(content[:n]))
 }
 
 // judge returns nil when the dotlock is stale.

@@ -344,14 +344,14 @@ func FuzzParseHolder(f *testing.F) {
 		{"4121\nmx1", LockHolder{}},
 	} {
 		f.Add(tt.content)
-		if got := parseHolder(tt.content); got != tt.want {
-			f.Errorf("parseHolder(%q) = %+v, want %+v", tt.content, got, tt.want)
+		if got := ParseHolder(tt.content); got != tt.want {
+			f.Errorf("ParseHolder(%q) = %+v, want %+v", tt.content, got, tt.want)
 		}
 	}
 	f.Fuzz(func(t *testing.T, content string) {
-		got := parseHolder(content)
+		got := ParseHolder(content)
 		if got.PID < 0 || got.PID == 0 && got.Host != "" || printable(got.String()) != got.String() {
-			t.Errorf("parseHolder(%q) = %+v", content, got)
+			t.Errorf("ParseHolder(%q) = %+v", content, got)
 		}
 	})
 }
