@@ -33,20 +33,10 @@ func (r *Run) chunk(ctx context.Context, accounts []account.Account) {
 		c.members[i] = &member{User: User{Name: a.Name}, account: a}
 	}
 	defer c.close()
-	c.each(ctx, r.Jobs, c.inspect)
-	c.promise()
-	c.each(ctx, r.Jobs, c.open)
-	c.record(false)
-	c.each(ctx, r.Jobs, c.fill)
-	c.sync()
-	c.each(ctx, r.Jobs, c.verify)
-	c.sync() // what verify wrote down
-	c.record(true)
-	if r.Verb == Precopy {
-		c.each(ctx, 1, func(_ context.Context, m *member) { m.Outcome = journal.Done })
+	if r.Verb == Rollback {
+		c.back(ctx)
 	} else {
-		c.each(ctx, max(r.CutoverJobs, 1), c.cutover)
-		c.forget()
+		c.forth(ctx)
 	}
 	for _, m := range c.members {
 		if m.Outcome == "" {
@@ -58,6 +48,25 @@ func (r *Run) chunk(ctx context.Context, accounts []account.Account) {
 	defer r.mu.Unlock()
 	r.summary.Chunks++
 	r.fail(r.Journal.Log(journal.Event{Phase: "chunk", Outcome: journal.Done, Users: len(accounts), Seconds: time.Since(start).Seconds()}))
+}
+
+// forth takes the users from mbox to Maildir, as far as the verb goes.
+func (c *chunk) forth(ctx context.Context) {
+	c.each(ctx, c.Jobs, c.inspect)
+	c.promise()
+	c.each(ctx, c.Jobs, c.open)
+	c.record(false)
+	c.each(ctx, c.Jobs, c.fill)
+	c.sync()
+	c.each(ctx, c.Jobs, c.verify)
+	c.sync() // what verify wrote down
+	c.record(true)
+	if c.Verb == Precopy {
+		c.each(ctx, 1, func(_ context.Context, m *member) { m.Outcome = journal.Done })
+		return
+	}
+	c.each(ctx, max(c.CutoverJobs, 1), c.cutover)
+	c.forget()
 }
 
 // chunk is the work at a chunk.

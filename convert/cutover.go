@@ -58,6 +58,12 @@ type Cut struct {
 // do carries the cutover out. An error means that the user is on his mbox, as
 // he was, unless it is or wraps a *Stuck.
 func (c *cutover) do(ctx context.Context) (*Cut, error) {
+	if err := c.preRounds(ctx); err != nil {
+		return nil, err
+	}
+	if err := c.beforeHold(ctx); err != nil {
+		return nil, err
+	}
 	if err := c.prepare(); err != nil {
 		return nil, errors.Join(err, c.tidy())
 	}
@@ -71,6 +77,12 @@ func (c *cutover) do(ctx context.Context) (*Cut, error) {
 		return nil, errors.Join(err, c.tidy())
 	}
 	err := c.mirror(semaphore.Hold) // behind the authority, both before anything else
+	if err == nil {
+		err = c.asUser(func() error { return c.takeGate(ctx) })
+	}
+	if err == nil {
+		err = c.drain(ctx)
+	}
 	if err == nil {
 		err = c.asUser(func() error { return c.underLocks(ctx) })
 	}
@@ -185,10 +197,10 @@ func (c *cutover) discardMirrors() (err error) {
 
 // underLocks is what happens while nobody else may touch the mail.
 func (c *cutover) underLocks(ctx context.Context) (err error) {
-	if err := c.takeGate(ctx); err != nil {
+	if err := c.lockAll(ctx); err != nil {
 		return err
 	}
-	if err := c.lockAll(ctx); err != nil {
+	if err := c.unused(); err != nil {
 		return err
 	}
 	if c.sync, err = c.parent.Again(); err != nil {

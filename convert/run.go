@@ -64,9 +64,10 @@ type Verb string
 
 // The verbs.
 const (
-	Precopy Verb = "precopy" // staging only
-	Migrate Verb = "migrate"
-	Cutover Verb = "cutover" // of those who have a staging already
+	Precopy  Verb = "precopy" // staging only
+	Migrate  Verb = "migrate"
+	Cutover  Verb = "cutover" // of those who have a staging already
+	Rollback Verb = "rollback"
 )
 
 // Watch is told what happens. Its functions are called by several goroutines.

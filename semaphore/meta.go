@@ -14,6 +14,7 @@ import (
 type Meta struct {
 	Epoch    uint64    `json:"epoch"`             // above that of the change before it
 	State    State     `json:"state"`             // what the semaphore is set to; what a caller gives is ignored
+	From     State     `json:"from,omitzero"`     // of a hold and of what ends it: what it said before. Left out: mbox
 	Run      string    `json:"run,omitempty"`     // the run that does it
 	Host     string    `json:"host,omitempty"`    // "": os.Hostname
 	PID      int       `json:"pid,omitempty"`     // 0: this process
@@ -24,6 +25,15 @@ type Meta struct {
 // Expired reports whether the deadline of a hold has passed. Without a
 // deadline it has.
 func (m Meta) Expired(now time.Time) bool { return !now.Before(m.Deadline) }
+
+// Before is what the semaphore said before a hold, and goes back to if what the
+// hold is for does not come about.
+func (m Meta) Before() State {
+	if m.From == Maildir {
+		return Maildir
+	}
+	return Mbox
+}
 
 // Ahead reports whether the change that m announces has not reached the
 // semaphore, which says s: who made it is at work, or crashed.

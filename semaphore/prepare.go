@@ -69,12 +69,12 @@ func (p *Prepared) Flip() error {
 }
 
 // ours is the condition that the hold is that of the run that prepared. On the
-// way back to mbox its meta may be ahead: of a flip that was announced, and failed.
+// way back its meta may be ahead: of a flip that was announced, and failed.
 func (p *Prepared) ours(now State, err error, last Meta) error {
 	switch {
 	case err != nil:
 		return err
-	case now != Hold || last.State != Hold && p.to != Mbox:
+	case now != Hold || last.State != Hold && p.to != p.m.Before():
 		return fmt.Errorf("%w: it says %s, not hold", ErrState, now)
 	case last.Run != p.m.Run:
 		return fmt.Errorf("%w: held by run %q, not by %q", ErrState, last.Run, p.m.Run)
