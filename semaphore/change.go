@@ -47,12 +47,15 @@ func (s *Semaphore) Hold(m Meta) error {
 	if m.Deadline.IsZero() {
 		return fmt.Errorf("semaphore of %q: hold without a deadline", s.user)
 	}
-	return s.change(Hold, m, func(now State, err error, _ Meta) error {
-		if err == nil && now == Hold {
-			err = fmt.Errorf("%w: it says hold", ErrState)
-		}
-		return err
-	})
+	return s.change(Hold, m, unheld)
+}
+
+// unheld is the condition that a hold begins where there is none.
+func unheld(now State, err error, _ Meta) error {
+	if err == nil && now == Hold {
+		err = fmt.Errorf("%w: it says hold", ErrState)
+	}
+	return err
 }
 
 // change makes a change at once: it writes both files, renames both.

@@ -5,9 +5,9 @@ import (
 	"fmt"
 )
 
-// Prepared is the end of a hold, made ready before the hold began: its files
-// are written and synced, its descriptors open, and Flip only renames, which a
-// full disk does not stop. It belongs to one goroutine.
+// Prepared is a change made ready ahead: its files are written and synced, its
+// descriptors open, and Flip only renames, which a full disk does not stop. It
+// belongs to one goroutine.
 type Prepared struct {
 	to   State
 	m    Meta
@@ -17,16 +17,17 @@ type Prepared struct {
 	done bool
 }
 
-// Prepare makes ready the change to mbox or maildir that will end a hold. Both
-// should be prepared, since the way back must not fail either: with the last
-// epoch at E, Prepare both with E+2, Hold with E+1, Flip one, Discard the other;
-// all three with the same Run and Deadline.
+// Prepare makes ready a hold, or the change to mbox or maildir that will end it.
+// Both ends should be prepared, since the way back must not fail either, and all
+// before the hold begins: with the last epoch at E, Prepare Hold with E+1, where
+// it is to lead with E+2, the way back with E+3; all three with the same Run,
+// Deadline and From. Flip the first and one of the others, Discard all.
 //
 // While another process has the same change prepared for this user, the error
 // is ErrBusy. Discard must be called in the end.
 func (s *Semaphore) Prepare(to State, m Meta) (*Prepared, error) {
-	if to != Mbox && to != Maildir {
-		return nil, fmt.Errorf("semaphore of %q: preparing %s: %w", s.user, to, ErrState)
+	if to == Hold && m.Deadline.IsZero() {
+		return nil, fmt.Errorf("semaphore of %q: hold without a deadline", s.user)
 	}
 	dir, err := s.openDir()
 	if err != nil {
@@ -50,9 +51,10 @@ func (s *Semaphore) Prepare(to State, m Meta) (*Prepared, error) {
 
 func (p *Prepared) kind() string { return "next-" + p.to.String() }
 
-// Flip ends the hold. The semaphore must say hold, by the run of the prepared
-// meta, else the error is ErrState; and the epoch must rise, else ErrEpoch. In
-// both cases somebody else has changed the semaphore since. Unless the error is
+// Flip makes the change. What ends a hold demands that the semaphore says hold, by
+// the run of the prepared meta, and what begins one that it does not, else the
+// error is ErrState; and the epoch must rise, else ErrEpoch. In both cases
+// somebody else has changed the semaphore since. Unless the error is
 // ErrNotDurable, the semaphore is as it was.
 func (p *Prepared) Flip() error {
 	s := p.w.s
@@ -60,7 +62,11 @@ func (p *Prepared) Flip() error {
 		return fmt.Errorf("semaphore of %q: flipped or discarded already: %w", s.user, ErrState)
 	}
 	return s.exclusively(p.lock, func() error {
-		if err := s.admit(p.dir, p.m, p.ours); err != nil {
+		allowed := p.ours
+		if p.to == Hold {
+			allowed = unheld
+		}
+		if err := s.admit(p.dir, p.m, allowed); err != nil {
 			return err
 		}
 		p.done = true
