@@ -27,7 +27,7 @@ var separators = []string{"\n", "\r\n", "", "\n\n", "\r\n\n", "\n\n\n", "\r\n\n\
 // that adds least to the message, whatever looks like a From_ line inside.
 func (w *Writer) settle(d *draft) error {
 	p := w.o.Profile
-	p.accept = func(c candidate) bool { return string(c.rest) == nextFromLine && w.o.Profile.accept(c) }
+	p.accept = func(c candidate) bool { return string(c.rest) == d.next && w.o.Profile.accept(c) }
 	best := separator{added: math.MaxInt}
 	for _, text := range separators {
 		if !w.mayStand(d, text) {
@@ -71,115 +71,6 @@ func (w *Writer) settle(d *draft) error {
 	return nil
 }
 
-// outline is how a message has to be changed so that the profile's reading of
-// it is the message.
-type outline struct {
-	edits   []edit
-	state   int    // the edit that is the place for state fields
-	newline string // what they need before them: nothing, LF or CRLF
-	body    int64  // where the body begins; -1: no empty line ends the header
-	tooMany bool   // edits are missing
-	Written
-}
-
-// edit takes cut bytes away at off and puts text there.
-type edit struct {
-	off, cut int64
-	text     string
-	cr       bool // the CR of a header line stands at off
-}
-
-// maxEdits bounds the memory for a hostile header. What is not edited the
-// reader does: it hides the field, or takes the CR.
-const maxEdits = 1 << 15
-
-func (o *outline) edit(e edit) {
-	if o.tooMany = len(o.edits) == maxEdits; !o.tooMany {
-		o.edits = append(o.edits, e)
-	} else if e.cr {
-		o.CRs++
-	}
-}
-
-// outline walks the header. The reader hides the server's fields, and drops one
-// CR at the end of a header line: so a field that would be taken for the
-// server's is left out, and a line that ends in CRLF gets another CR. A header
-// wholly in CRLF stays as it is, since the CR of its empty line goes anyway.
-func (w *Writer) outline(m *Outgoing) (*outline, error) {
-	o := &outline{body: -1}
-	s := w.readerOf(m.Content, m.Size)
-	// State fields go to the end, as Dovecot puts them. They can't follow a line
-	// without an LF; and a line that begins "From " and was no From_ line could
-	// become one with a field behind it, so that they go before it. A message
-	// of one such line alone gets an LF.
-	place := edit{off: -1}
-	placeAt, afterFrom, dropping, off := 0, false, false, int64(0)
-	for off < m.Size && s.w.err == nil {
-		line := s.w.from(off, lookAhead)
-		if message.IsBlankLine(line) {
-			o.body = off + s.lineEndAt(off)
-			break
-		}
-		if starts := len(line) > 0 && line[0] != ' ' && line[0] != '\t'; starts {
-			f, _ := message.ParseField(line)
-			if dropping = w.o.Profile.Hides(f); dropping {
-				o.Dropped++
-			} else {
-				from := bytes.HasPrefix(line, fromPrefix)
-				if !afterFrom && !(from && off == 0) { // the first line is never a From_ line
-					place.off, placeAt = off, len(o.edits)
-				}
-				afterFrom = from && off > 0
-			}
-		}
-		end := s.lineEnd(off)
-		tail := s.w.peek(max(off, end-2), int(min(2, end-off)))
-		switch {
-		case dropping:
-			o.edit(edit{off: off, cut: end - off})
-		case string(tail) == "\r\n":
-			o.edit(edit{off: end - 2, cr: true})
-		default:
-			o.newline = newlineAfter(tail)
-		}
-		off = end
-	}
-	o.settleCRs(o.body-off == 2)
-	if place.off >= 0 && (o.newline != "" || afterFrom) {
-		o.newline = ""
-	} else {
-		place.off, placeAt = off, len(o.edits)
-	}
-	o.state = placeAt
-	o.edits = slices.Insert(o.edits, placeAt, place)
-	return o, s.w.err
-}
-
-// newlineAfter ends a header line, of whose CRs one is dropped.
-func newlineAfter(tail []byte) string {
-	switch {
-	case bytes.HasSuffix(tail, lf):
-		return ""
-	case bytes.HasSuffix(tail, []byte{'\r'}):
-		return "\r\n"
-	}
-	return "\n"
-}
-
-func (o *outline) settleCRs(crlf bool) {
-	if crlf {
-		o.CRs++
-	}
-	for i := range o.edits {
-		switch e := &o.edits[i]; {
-		case e.cr && crlf:
-			o.CRs++
-		case e.cr:
-			e.text = "\r"
-		}
-	}
-}
-
 // draft is a message as it is going to stand in the mbox, with a From_ line
 // behind it that stands for the next one.
 type draft struct {
@@ -189,11 +80,17 @@ type draft struct {
 	from             []byte
 	start, body, end int64 // of the message, as in span
 	sep              separator
+	next             string // what follows behind the separator, or its beginning
 	tail             []byte // the last bytes of the message; of the From_ line if it has so few
 
 	sized bool // by a Content-Length
 
-	closed int // the piece that is the separator and nextFromLine
+	closed int // the piece that is the separator and next
+
+	// again makes the draft anew, with a Content-Length after some blanks; nil if
+	// the server shows that. It does what is wanted only for the measurable.
+	again      func(blanks int) (*draft, error)
+	measurable bool
 
 	quoteHeader, quoteBody bool
 	Written
@@ -248,17 +145,47 @@ func (d *draft) ReadAt(b []byte, off int64) (n int, err error) {
 
 // compose makes the draft of a message.
 func (w *Writer) compose(m *Outgoing, o *outline, from []byte, fields string, sized bool) (*draft, error) {
-	d := &draft{content: m.Content, from: from, sized: sized, Written: o.Written}
-	d.add(piece{text: string(from) + "\n"})
-	d.start = d.size
 	if sized {
-		fields += fmt.Sprintf("Content-Length: %d\n", m.Size-o.body)
+		fields += o.contentLength(m)
+	}
+	d, err := layOut(m, o, from, fields)
+	if err != nil {
+		return nil, err
+	}
+	d.sized = sized
+	d.sep = separator{middle: "\n", last: "\n"}
+	if w.mayStand(d, d.sep.middle) && w.ends(d) {
+		return d, nil // that is so for nearly all
+	}
+	return d, w.settle(d)
+}
+
+// ends reports whether the profile's reading finds the draft's end before its
+// separator.
+func (w *Writer) ends(d *draft) bool {
+	d.close(d.sep.middle)
+	sp := w.splitDraft(d, d.size, &w.o.Profile)
+	return sp.end == d.end && sp.next == d.end+int64(len(d.sep.middle))
+}
+
+// layOut puts a message's pieces together. Without from, its From_ line is the
+// content's.
+func layOut(m *Outgoing, o *outline, from []byte, fields string) (*draft, error) {
+	d := &draft{content: m.Content, from: from, next: nextFromLine, Written: o.Written}
+	if from == nil && o.start > 0 {
+		d.add(piece{size: o.start})
+	} else {
+		d.add(piece{text: string(from) + "\n"})
+	}
+	d.start = d.size
+	if o.crlf {
+		fields = strings.ReplaceAll(fields, "\n", "\r\n")
 	}
 	if o.newline != "" && fields != "" {
 		fields = o.newline + fields
 		d.Added++
 	}
-	pos := int64(0)
+	pos := o.start
 	for i, e := range o.edits {
 		d.add(piece{off: pos, size: e.off - pos})
 		if i == o.state {
@@ -277,12 +204,7 @@ func (w *Writer) compose(m *Outgoing, o *outline, from []byte, fields string, si
 		return nil, err
 	}
 	d.closed = len(d.pieces)
-	d.sep = separator{middle: "\n", last: "\n"}
-	d.close(d.sep.middle)
-	if sp := w.splitDraft(d, d.size, &w.o.Profile); w.mayStand(d, d.sep.middle) && sp.end == d.end && sp.next == d.end+1 {
-		return d, nil // that is so for nearly all
-	}
-	return d, w.settle(d)
+	return d, nil
 }
 
 // mayStand refuses an LF where Dovecot 2.3.19 loses the next message: behind a
@@ -297,21 +219,22 @@ func (w *Writer) mayStand(d *draft, separator string) bool {
 
 func (d *draft) endsIn(text string) bool { return bytes.HasSuffix(d.tail, []byte(text)) }
 
-// close puts a separator and nextFromLine behind the message.
+// close puts a separator and what follows behind the message.
 func (d *draft) close(separator string) {
 	d.pieces, d.size = d.pieces[:d.closed], d.end
-	d.add(piece{text: separator + nextFromLine})
+	d.add(piece{text: separator + d.next})
 }
 
 // draft finds the form in which the profile's reading gives the message back:
 // as it is, else behind a Content-Length, else quoted.
 func (w *Writer) draft(m *Outgoing, fields string) (*draft, error) {
-	o, err := w.outline(m)
+	o, err := w.outline(m, 0, w.o.Profile.hide)
 	if err != nil {
 		return nil, err
 	}
 	p := &w.o.Profile
-	measurable := p.length != nil && p.Hides(message.ContentLength) && o.body >= 0 && !o.tooMany
+	hidden := p.length != nil && p.Hides(message.ContentLength) && !o.tooMany
+	measurable := hidden && o.body >= 0
 	sized := measurable && m.State != nil // Dovecot measures every message that it saves
 	from := bytes.TrimRight(m.From.Raw, "\r\n")
 	d, err := w.compose(m, o, from, fields, sized)
@@ -323,18 +246,32 @@ func (w *Writer) draft(m *Outgoing, fields string) (*draft, error) {
 	if err != nil {
 		return nil, err
 	}
-	next, right := w.find(d)
-	if measurable && !sized && (!right || d.sep.added > 0) {
-		if d, err = w.compose(m, o, from, fields, true); err != nil {
-			return nil, err
+	var again func(blanks int) (*draft, error)
+	if hidden {
+		again = func(blanks int) (*draft, error) {
+			o.blanks = blanks
+			d, err := w.compose(m, o, from, fields, true)
+			if err != nil {
+				return nil, err
+			}
+			d.again, d.measurable = again, measurable
+			return d, w.quote(d)
 		}
-		next, right = w.find(d)
 	}
-	if !right {
+	d.again, d.measurable = again, measurable
+	if _, right := w.find(d); measurable && !sized && (!right || d.sep.added > 0) {
+		return again(0)
+	}
+	return d, w.quote(d)
+}
+
+// quote has a draft quoted whose end the profile's reading does not find.
+func (w *Writer) quote(d *draft) error {
+	if next, right := w.find(d); !right {
 		d.quoteHeader = next < d.body
-		d.quoteBody = !measurable || !d.quoteHeader
+		d.quoteBody = !d.measurable || !d.quoteHeader
 	}
-	return d, w.reader.w.err
+	return w.reader.w.err
 }
 
 // takesFromLine reports whether the profile's server takes the draft's From_
@@ -343,8 +280,17 @@ func (w *Writer) takesFromLine(d *draft) bool {
 	if !bytes.HasPrefix(d.from, fromPrefix) || bytes.Contains(d.from, lf) {
 		return false
 	}
+	return w.isAccepted(d)
+}
+
+// isAccepted judges the draft's first line. To open an mbox it needs more, as in
+// Scanner.checkFirst.
+func (w *Writer) isAccepted(d *draft) bool {
 	c := w.readerOf(d, d.size).candidate(0)
 	c.blank = true
+	if w.count == 0 && (c.long || bytes.IndexByte(c.line, '\r') >= 0) {
+		return false
+	}
 	return w.o.Profile.accept(c)
 }
 
@@ -355,10 +301,19 @@ func (w *Writer) find(d *draft) (next int64, right bool) {
 	return sp.next, sp.next == d.end+int64(len(d.sep.middle)) && (sp.end == d.end || d.sep.added > 0)
 }
 
-// splitDraft reads the first size bytes of a draft by a profile.
+// splitDraft reads the first size bytes of a draft by a profile. With all of
+// what follows the message it is not at the end of the mbox.
 func (w *Writer) splitDraft(d *draft, size int64, p *Profile) span {
 	s := *w.readerOf(d, size)
 	s.p = p
+	if p.length != nil && size == d.size && d.next != "" {
+		inside := *p
+		inside.length = func(l landing) bool {
+			l.atEnd = false
+			return p.length(l)
+		}
+		s.p = &inside
+	}
 	return s.split(0)
 }
 

@@ -32,6 +32,9 @@ type splitter struct {
 	odd  *Oddities // nil: nobody asks
 
 	compare bool // tell where the careful reading differs
+
+	landed int64 // the last place in the file where a Content-Length said that a body ends
+	beyond int64 // the first one behind the end of the file; 0: there was none
 }
 
 // split measures the message whose From_ line begins at from.
@@ -123,9 +126,11 @@ func contentLength(line []byte) int64 {
 func (s *splitter) trusts(sp *span, length int64) bool {
 	if length > math.MaxInt64-sp.body || sp.body+length > s.w.size {
 		s.odd.add(WrongContentLength, sp.from)
+		s.reach(sp.body, length)
 		return false
 	}
 	end := sp.body + length
+	s.landed = max(s.landed, end)
 	l := landing{lineStart: bytes.Equal(s.w.peek(end-1, 1), lf)}
 	l.rest = s.w.peek(end, lookAhead)
 	l.atEnd = end+int64(len(l.rest)) == s.w.size
@@ -138,6 +143,14 @@ func (s *splitter) trusts(sp *span, length int64) bool {
 		s.odd.add(WrongContentLength, sp.from)
 	}
 	return believed
+}
+
+// reach remembers a Content-Length that leads behind the end of the file, where
+// it may land when the file has grown.
+func (s *splitter) reach(body, length int64) {
+	if end := body + length; end > 0 && (s.beyond == 0 || end < s.beyond) {
+		s.beyond = end
+	}
 }
 
 // countSpanned reports the From_ lines inside a message whose Content-Length

@@ -40,6 +40,7 @@ type Tracker struct {
 	nextUID     uint32
 	prevUID     uint32
 	maxLast     uint32 // of X-IMAPbase
+	bySize      bool   // an X-IMAPbase was judged by the size of the file
 	seq         int
 	listed      []string            // keywords of X-IMAPbase, in its order
 	known       map[string]struct{} // the same, in lower case
@@ -137,7 +138,9 @@ func (t *Tracker) base(value []byte) bool {
 	}
 	var last uint32
 	if len(words) > 1 {
-		if last, ok = uint32Of(words[1]); !ok || last > t.maxLast {
+		last, ok = uint32Of(words[1])
+		t.bySize = t.bySize || last > math.MaxUint32/2
+		if !ok || last > t.maxLast {
 			return false
 		}
 	}

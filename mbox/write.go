@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
-	"strconv"
+	"math"
 	"strings"
 	"time"
 
@@ -33,17 +33,19 @@ type Outgoing struct {
 }
 
 // Written tells where a message lies in the mbox, and in what the profile's
-// reading of it differs from Outgoing.Content.
+// reading of it differs from Outgoing.Content, or from the message that was
+// copied. It is final when the next message is begun or the Writer is closed.
 type Written struct {
 	Offset  int64 // where the From_ line begins, in bytes
 	NewFrom bool  // Outgoing.From could not stand there
 	Quoted  int   // lines that begin "From " and got a ">" before them, which nobody takes away
 	Dropped int   // header fields left out: the server would take them for its own, and hides them
 	CRs     int   // CRs that the header loses when it is read: no server shows those of CRLF
-	Added   int   // LFs at the end; final when the next message is begun or the Writer is closed
+	Added   int   // LFs at the end
+	Changed bool  // by Copy: other bytes than the base's, be it in hidden fields or behind the message
 }
 
-// Exact reports whether a scan gives back the very bytes of Outgoing.Content.
+// Exact reports whether a scan gives back the very bytes of the message.
 func (w *Written) Exact() bool { return w.Quoted+w.Dropped+w.CRs+w.Added == 0 }
 
 // WriterOptions say for whom an mbox is written.
@@ -51,7 +53,8 @@ type WriterOptions struct {
 	Profile Profile        // whose reading has to give back what was written
 	Zone    *time.Location // of the server process, for the dates of new From_ lines; nil is time.Local
 
-	// The mailbox's own state, for X-IMAPbase; UIDValidity 0: none.
+	// The mailbox's own state, for X-IMAPbase; UIDValidity 0: none. NextUID 0:
+	// X-IMAPbase stays as the first message has it that is copied.
 	UIDValidity, NextUID uint32
 	Keywords             []string // all that messages may have, in the order of the index
 }
@@ -78,9 +81,15 @@ type Writer struct {
 	lastUID uint32
 	sep     separator // due behind last
 	last    *Written
-	err     error // sticky: the mbox is incomplete
+	waiting *copied // the last one, not written yet
+	err     error   // sticky: the mbox is incomplete
 	reader  splitter
 	data    []byte // what reader's windows hold
+
+	tracker  Tracker  // reads what is written
+	landings landings // where wrong Content-Lengths point to
+	base     *Scanner // that of the first copy
+	other    bool     // what is written is not the beginning of base
 }
 
 // writeWindow holds most messages whole, so that they are read once only.
@@ -90,7 +99,8 @@ const writeWindow = 256 << 10
 func NewWriter(w io.Writer, o WriterOptions) *Writer {
 	out := &Writer{out: counter{w: bufio.NewWriterSize(w, 64<<10)}, o: o, listed: map[string]struct{}{}}
 	out.data = make([]byte, 0, writeWindow)
-	out.reader.p = &out.o.Profile
+	out.reader.p, out.reader.w = &out.o.Profile, &window{}
+	out.tracker = Tracker{profile: &out.o.Profile, nextUID: 1, maxLast: math.MaxUint32 - 1, known: map[string]struct{}{}}
 	if o.Zone == nil {
 		out.o.Zone = time.Local
 	}
@@ -119,7 +129,7 @@ func (w *Writer) WriteMessage(m Outgoing) (*Written, error) {
 	if w.err != nil {
 		return nil, w.err
 	}
-	fields, err := w.fields(m.State)
+	fields, err := w.fields(m.State, stateFields)
 	if err != nil {
 		return nil, fmt.Errorf("message %d: %w", w.count+1, err)
 	}
@@ -127,22 +137,37 @@ func (w *Writer) WriteMessage(m Outgoing) (*Written, error) {
 	if err != nil {
 		return nil, fmt.Errorf("message %d: %w", w.count+1, err)
 	}
-	if w.err = w.separate(w.sep.middle); w.err != nil {
+	if w.err = w.end(d); w.err != nil {
 		return nil, w.err
 	}
-	if w.last != nil {
-		w.last.Added += w.sep.added
+	if d, w.err = w.escape(d); w.err != nil {
+		return nil, w.err
 	}
-	d.Offset = w.out.n
+	d.Offset, w.other = w.out.n, true
 	if w.err = w.write(d); w.err != nil {
 		return nil, w.err
 	}
 	w.count++
 	w.last = &d.Written
+	w.tracker.State(&Entry{Fields: parseFields(fields)})
 	if m.State != nil && m.State.UID != 0 {
 		w.lastUID = m.State.UID
 	}
 	return w.last, nil
+}
+
+// end ends what was written last: before d, or, if that is nil, the mbox.
+func (w *Writer) end(d *draft) error {
+	if w.waiting != nil {
+		return w.flush(d)
+	}
+	if d == nil {
+		return w.separate(w.sep.last)
+	}
+	if w.last != nil {
+		w.last.Added += w.sep.added
+	}
+	return w.separate(w.sep.middle)
 }
 
 // Close ends the last message and flushes; it does not close the underlying
@@ -158,7 +183,7 @@ func (w *Writer) Close() error {
 	if w.err != nil {
 		return w.err
 	}
-	if w.err = w.separate(w.sep.last); w.err == nil {
+	if w.err = w.end(nil); w.err == nil {
 		w.err = w.out.w.Flush()
 	}
 	if w.err != nil {
@@ -183,6 +208,9 @@ func (w *Writer) separate(text string) error {
 // write writes a draft, by go-mbox if that gives the same bytes.
 func (w *Writer) write(d *draft) error {
 	w.sep = d.sep
+	if w.reader.w.r != io.ReaderAt(d) {
+		w.readerOf(d, d.size)
+	}
 	sender, date, ok := asGoMbox(d.from)
 	if ok && w.isPlain(d) {
 		w.sep = separator{}
@@ -315,69 +343,4 @@ func FormatFromLine(sender string, t time.Time, loc *time.Location) []byte {
 		t, zone = t.UTC(), " +0000"
 	}
 	return []byte("From " + string(clean) + "  " + t.Format("Mon Jan 02 15:04:05 2006") + zone)
-}
-
-// fields returns the header fields of a message's state, as mbox-save.c of
-// Dovecot writes them: those that clients would see are left out.
-func (w *Writer) fields(s *State) (string, error) {
-	var b strings.Builder
-	field := func(f message.Field, name string, value ...string) {
-		if w.o.Profile.Hides(f) {
-			fmt.Fprintf(&b, "%s: %s\n", name, strings.Join(value, " "))
-		}
-	}
-	pseudo := s != nil && s.Pseudo
-	if w.count == 0 && w.o.UIDValidity != 0 {
-		if err := validKeywords(w.o.Keywords); err != nil {
-			return "", err
-		}
-		// Ten digits, so that Dovecot can raise the number in place.
-		base := []string{fmt.Sprintf("%d %010d", w.o.UIDValidity, max(w.o.NextUID, 1)-1)}
-		if pseudo {
-			field(message.XIMAP, "X-IMAP", append(base, w.o.Keywords...)...)
-		} else {
-			field(message.XIMAPbase, "X-IMAPbase", append(base, w.o.Keywords...)...)
-		}
-	}
-	if s == nil {
-		return b.String(), nil
-	}
-	if s.UID != 0 && !pseudo && w.o.UIDValidity != 0 {
-		if s.UID <= w.lastUID || s.UID >= w.o.NextUID {
-			return "", fmt.Errorf("UID %d is not between %d and %d, and would be given anew", s.UID, w.lastUID, w.o.NextUID)
-		}
-		field(message.XUID, "X-UID", strconv.FormatUint(uint64(s.UID), 10))
-	}
-	field(message.Status, "Status", letters(s.Flags, "RO"))
-	if x := letters(s.Flags, "AFTD"); x != "" {
-		field(message.XStatus, "X-Status", x)
-	}
-	for _, k := range s.Keywords {
-		if _, ok := w.listed[strings.ToLower(k)]; !ok || w.o.UIDValidity == 0 {
-			return "", fmt.Errorf("keyword %q is not in the mailbox's list", k)
-		}
-	}
-	// The blanks let Dovecot change flags in place (mbox-storage.h, MBOX_HEADER_PADDING).
-	field(message.XKeywords, "X-Keywords", strings.Join(s.Keywords, " ")+strings.Repeat(" ", 50))
-	return b.String(), nil
-}
-
-// validKeywords refuses what would be read as other keywords, or none.
-func validKeywords(keywords []string) error {
-	for _, k := range keywords {
-		if k == "" || strings.ContainsFunc(k, func(r rune) bool { return r <= ' ' || r == 0x7f }) {
-			return fmt.Errorf("keyword %q can't stand in X-IMAPbase", k)
-		}
-	}
-	return nil
-}
-
-// letters are those of own whose flags are set.
-func letters(f Flags, own string) string {
-	return strings.Map(func(c rune) rune {
-		if f&flagLetters[byte(c)] == 0 {
-			return -1
-		}
-		return c
-	}, own)
 }
