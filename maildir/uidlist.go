@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
+	"os"
 	"strconv"
 	"strings"
 )
@@ -81,6 +83,24 @@ func dropReplaced(entries []UIDEntry) []UIDEntry {
 // over its entries in order, also those of files that a later entry lists
 // again. An error of each ends the scan and is returned as it is.
 func ScanUIDList(r io.Reader, each func(UIDEntry) error) (UIDListHeader, error) {
+	return scanUIDList(r, 0, each)
+}
+
+// ScanUIDListFrom is ScanUIDList without the entries before a place; the zero
+// place is the start.
+func ScanUIDListFrom(f *os.File, from UIDListPlace, each func(UIDEntry) error) (UIDListHeader, error) {
+	if from.At == 0 {
+		return ScanUIDList(f, each)
+	}
+	header, err := bufio.NewReader(io.NewSectionReader(f, 0, from.At)).ReadString('\n')
+	if err != nil {
+		return UIDListHeader{}, fmt.Errorf("uidlist line 1: %w", err)
+	}
+	rest := io.NewSectionReader(f, from.At, math.MaxInt64-from.At)
+	return scanUIDList(io.MultiReader(strings.NewReader(header), rest), from.Last, each)
+}
+
+func scanUIDList(r io.Reader, last uint32, each func(UIDEntry) error) (UIDListHeader, error) {
 	in := bufio.NewReaderSize(r, 1<<16) // the longest line accepted
 	line, err := readLine(in)
 	if err == io.EOF {
@@ -93,7 +113,6 @@ func ScanUIDList(r io.Reader, each func(UIDEntry) error) (UIDListHeader, error) 
 	if err != nil {
 		return header, fmt.Errorf("uidlist line 1: %w", err)
 	}
-	var last uint32
 	for n := 2; ; n++ {
 		line, err := readLine(in)
 		if err == io.EOF {

@@ -25,6 +25,7 @@ type UIDListWriter struct {
 	out    *bufio.Writer
 	nextAt int64
 	last   uint32
+	size   int64 // written so far, in bytes
 	line   []byte
 	err    error
 }
@@ -46,11 +47,32 @@ func newUIDListWriter(file UIDListFile, uidvalidity uint32, guid [16]byte, next 
 	if guid == [16]byte{} {
 		return nil, errors.New("uidlist: mailbox GUID is zero")
 	}
-	begin := fmt.Sprintf("3 V%d N", uidvalidity)
+	begin := beginUIDList(uidvalidity)
 	w := &UIDListWriter{file: file, out: bufio.NewWriterSize(file, 1<<16), nextAt: int64(len(begin))}
-	_, w.err = fmt.Fprintf(w.out, "%s%0*d G%x\n", begin, nextDigits, next, guid)
+	n, err := fmt.Fprintf(w.out, "%s%0*d G%x\n", begin, nextDigits, next, guid)
+	w.size, w.err = int64(n), err
 	return w, w.err
 }
+
+// resumeUIDList goes on with a uidlist behind a place; file is the list up to
+// there.
+func resumeUIDList(file UIDListFile, uidvalidity uint32, from UIDListPlace) *UIDListWriter {
+	return &UIDListWriter{
+		file: file, out: bufio.NewWriterSize(file, 1<<16), nextAt: int64(len(beginUIDList(uidvalidity))),
+		size: from.At, last: from.Last,
+	}
+}
+
+func beginUIDList(uidvalidity uint32) string { return fmt.Sprintf("3 V%d N", uidvalidity) }
+
+// UIDListPlace is a place in a uidlist, between two entries.
+type UIDListPlace struct {
+	At   int64  // in bytes
+	Last uint32 // UID of the entry before; 0: there is none
+}
+
+// Place is where the next entry will stand.
+func (w *UIDListWriter) Place() UIDListPlace { return UIDListPlace{w.size, w.last} }
 
 // Add writes one entry. UIDs must rise. An entry that Dovecot would misread is
 // refused, and nothing of it is written; an error of the file is final.
@@ -63,6 +85,7 @@ func (w *UIDListWriter) Add(e UIDEntry) error {
 	}
 	w.line = append(e.append(w.line[:0]), '\n')
 	w.last = e.UID
+	w.size += int64(len(w.line))
 	_, w.err = w.out.Write(w.line)
 	return w.err
 }
