@@ -97,7 +97,7 @@ func (t *tree) addSpool(a account.Account) error {
 // newestParked finds the parked mbox of the last flip; "" if there is none.
 func newestParked(dir *safefs.Dir, live string) (newest string, err error) {
 	err = dir.Names(func(name string) error {
-		if was, parked := unparked(name); parked && was == live && name > newest {
+		if p, parked := parseParked(name); parked && p.live == live && !p.late && name > newest {
 			newest = name
 		}
 		return nil

@@ -214,12 +214,11 @@ func (c *accountAudit) begin(found *tree) error {
 
 // flipOf is when a parked mbox was parked, in seconds since 1970.
 func flipOf(parked string) int64 {
-	live, _ := unparked(parked)
-	t, err := time.Parse(parkedLayout, parked[min(len(live)+len(parkedMark), len(parked)):])
-	if err != nil {
+	p, ok := parseParked(parked)
+	if !ok {
 		return time.Now().Unix()
 	}
-	return t.Unix()
+	return p.flip.Unix()
 }
 
 // validityOf reads the UIDVALIDITY of an mbox, which its first message tells; 0

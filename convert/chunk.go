@@ -8,9 +8,6 @@ import (
 	"path/filepath"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
-	"mailferry/internal/account"
 	"mailferry/internal/journal"
 )
 
@@ -18,54 +15,57 @@ import (
 // steps that follow pass him by.
 type member struct {
 	User
-	account  account.Account
+	*entry
 	stage    *stage
 	promised bool // his staging directory is recorded, and perhaps not made
 	cut      bool // reached the flip
+	aside    bool // his cutover is postponed
 }
 
 // chunk takes a group of users all the way. Each step is over for all before
 // the next begins.
-func (r *Run) chunk(ctx context.Context, accounts []account.Account) {
+func (r *Run) chunk(ctx context.Context, entries []*entry) {
 	start := time.Now()
-	c := &chunk{Run: r, members: make([]*member, len(accounts))}
-	for i, a := range accounts {
-		c.members[i] = &member{User: User{Name: a.Name}, account: a}
+	c := &chunk{Run: r, members: make([]*member, len(entries))}
+	for i, e := range entries {
+		c.members[i] = &member{User: User{Name: e.account.Name}, entry: e}
 	}
 	defer c.close()
-	if r.Verb == Rollback {
+	switch r.Verb {
+	case Rollback:
 		c.back(ctx)
-	} else {
+	case Retire:
+		c.each(ctx, "retire", &c.Jobs, c.retire)
+	case Rehearse:
+		c.rehearse(ctx)
+	default:
 		c.forth(ctx)
 	}
 	for _, m := range c.members {
-		if m.Outcome == "" {
-			m.interrupt()
-		}
-		r.over(m.User)
+		r.through(m)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.summary.Chunks++
-	r.fail(r.Journal.Log(journal.Event{Phase: "chunk", Outcome: journal.Done, Users: len(accounts), Seconds: time.Since(start).Seconds()}))
+	r.fail(r.Journal.Log(journal.Event{Phase: "chunk", Outcome: journal.Done, Users: len(entries), Seconds: time.Since(start).Seconds()}))
 }
 
 // forth takes the users from mbox to Maildir, as far as the verb goes.
 func (c *chunk) forth(ctx context.Context) {
-	c.each(ctx, c.Jobs, c.inspect)
+	c.each(ctx, "inspect", &c.Jobs, c.inspect)
 	c.promise()
-	c.each(ctx, c.Jobs, c.open)
+	c.each(ctx, "stage", &c.Jobs, c.open)
 	c.record(false)
-	c.each(ctx, c.Jobs, c.fill)
+	c.each(ctx, "precopy", &c.Jobs, c.fill)
 	c.sync()
-	c.each(ctx, c.Jobs, c.verify)
+	c.each(ctx, "verify", &c.Jobs, c.verify)
 	c.sync() // what verify wrote down
 	c.record(true)
 	if c.Verb == Precopy {
-		c.each(ctx, 1, func(_ context.Context, m *member) { m.Outcome = journal.Done })
+		c.each(ctx, "", &c.Jobs, func(_ context.Context, m *member) { m.Outcome = journal.Done })
 		return
 	}
-	c.each(ctx, max(c.CutoverJobs, 1), c.cutover)
+	c.inTurn(ctx, "cutover", c.cutover)
 	c.forget()
 }
 
@@ -74,26 +74,6 @@ type chunk struct {
 	*Run
 	members []*member
 	syncs   syncSet
-}
-
-// each runs a step for all members without an outcome, some at a time.
-func (c *chunk) each(ctx context.Context, jobs int, step func(context.Context, *member)) {
-	var group errgroup.Group
-	group.SetLimit(max(jobs, 1))
-	for _, m := range c.members {
-		if m.Outcome != "" {
-			continue
-		}
-		group.Go(func() error {
-			if ctx.Err() == nil && !c.flagged(panicFile) && !c.faulted() {
-				step(ctx, m)
-			} else {
-				m.interrupt()
-			}
-			return nil
-		})
-	}
-	group.Wait()
 }
 
 func (c *chunk) faulted() bool {
@@ -125,7 +105,7 @@ func (c *chunk) failed(m *member, err error) {
 // keepsStaging are the reasons after which the next run goes on with the
 // staging. After all others it is thrown away: it may be in the way of the
 // user's mail, or not hold what was written.
-var keepsStaging = map[string]bool{reasonBusy: true, reasonStopped: true, reasonHold: true, reasonQuarantine: true, reasonStuck: true}
+var keepsStaging = map[string]bool{reasonBusy: true, reasonStopped: true, reasonHold: true, reasonInUse: true, reasonVeto: true, reasonQuarantine: true, reasonStuck: true}
 
 // inspect makes the checks: what fails one is left alone.
 func (c *chunk) inspect(_ context.Context, m *member) {
@@ -169,6 +149,9 @@ func (c *chunk) open(_ context.Context, m *member) {
 			c.note(journal.RemoveStaging(c.State, m.Name))
 		}
 		return
+	}
+	if c.Verb != Precopy {
+		m.stage.recall = newRecall()
 	}
 	if c.Verb == Cutover && m.stage.fresh {
 		c.drop(m)
@@ -259,9 +242,7 @@ func (c *chunk) fill(ctx context.Context, m *member) {
 	defer c.memory.Release(w)
 	quarantine := c.Journal.Quarantine(m.Name)
 	m.stage.quarantine = quarantine
-	pace := c.Pace
-	pace.Progress = c.Watch.Progress
-	round, err := m.stage.fill(ctx, pace)
+	round, err := m.stage.fill(ctx, c.pace())
 	if err != nil {
 		c.failed(m, err)
 		if !keepsStaging[m.Reason] {
@@ -343,11 +324,6 @@ func (c *chunk) verify(ctx context.Context, m *member) {
 
 // cutover moves a user.
 func (c *chunk) cutover(ctx context.Context, m *member) {
-	c.waitFor(ctx, "paused: "+filepath.Join(c.State, pauseFile)+" is there", 0, func() bool { return !c.flagged(pauseFile) })
-	if ctx.Err() != nil || c.flagged(panicFile) {
-		m.interrupt()
-		return
-	}
 	lines, err := c.Journal.Reserve(2)
 	if err != nil {
 		c.failed(m, err)
@@ -358,7 +334,10 @@ func (c *chunk) cutover(ctx context.Context, m *member) {
 		c.failed(m, err)
 		return
 	}
-	cut := &cutover{stage: m.stage, run: c.Journal.ID(), limit: c.HoldLimit, quarantined: len(m.Round.Quarantined), skips: m.Round.Skips}
+	cut := &cutover{
+		stage: m.stage, run: c.Journal.ID(), around: c.Around, limit: setting(c.Run, &c.HoldLimit), drainLimit: setting(c.Run, &c.DrainLimit),
+		rounds: c.MaxRounds, pace: c.pace(), quarantined: len(m.Round.Quarantined), skips: m.Round.Skips,
+	}
 	done, err := cut.do(ctx)
 	if err != nil {
 		c.failed(m, err)
@@ -371,9 +350,15 @@ func (c *chunk) cutover(ctx context.Context, m *member) {
 	m.Round, m.Hold, m.Parked, m.converted = done.Round, done.Hold, done.Parked, done.files
 	m.Round.Changes.add(changes)
 	m.Outcome, m.cut = journal.Done, len(done.Warnings) == 0
+	if m.cut {
+		c.sweeper.Add(m.account)
+	}
 	if err := errors.Join(done.Warnings...); err != nil {
 		m.Text = "moved, and left for the next run: " + err.Error()
 		c.Watch.Note(m.Name + ": " + m.Text)
+	}
+	if done.Told != nil {
+		c.Watch.Note(fmt.Sprintf("%s: is moved; but what was to be done then was not: %v", m.Name, done.Told))
 	}
 	if err := lines.Log(journal.Event{User: m.Name, Phase: "flip", Outcome: journal.Done, Seconds: done.Hold.Seconds()}); err != nil {
 		c.mu.Lock()

@@ -15,7 +15,7 @@ import (
 
 // cutover moves one account, whose staging is nearly what the mailboxes are:
 //
-//	prepare → hold → gate → lock → delta → sync → verify → publish → flip → park → release
+//	pre-rounds → prepare → hold → gate → lock → delta → sync → verify → publish → flip → park → release
 //
 // Whatever goes wrong before the flip, the semaphore goes back to mbox, and all
 // but staging is as it was. Behind the flip nothing is undone: what is left to
@@ -23,13 +23,17 @@ import (
 type cutover struct {
 	*stage
 	run         string
+	around      Host          // nil: nothing has to be done
 	limit       time.Duration // of the hold
+	drainLimit  time.Duration // of the wait for sessions and open files, in the hold
 	quarantined int           // messages that are known to be left out
 	skips       []Skip        // files that are known to be left out
 	pace        Pace
+	rounds      int // unlocked deltas before the hold, at most
 
 	spoolGroup int // that the user's threads may take; 0: none
 	sem        *semaphore.Semaphore
+	toHold     *semaphore.Prepared
 	toMaildir  *semaphore.Prepared
 	toMbox     *semaphore.Prepared
 	epoch      uint64 // of the change before this cutover
@@ -42,6 +46,7 @@ type cutover struct {
 	sync       *safefs.Dir // opened before the first write of the delta
 	published  bool
 	flipped    time.Time
+	early      Changes // of the rounds before the hold
 	report     *Round
 	files      int // messages in the Maildir
 }
@@ -53,15 +58,16 @@ type Cut struct {
 	Hold     time.Duration // for which deliveries and logins waited
 	Parked   []string      // paths of the mboxes now
 	Warnings []error       // what was left undone behind the flip, for the next run
+	Told     error         // by who was told of the flip; the user is moved all the same
 }
 
 // do carries the cutover out. An error means that the user is on his mbox, as
 // he was, unless it is or wraps a *Stuck.
 func (c *cutover) do(ctx context.Context) (*Cut, error) {
-	if err := c.preRounds(ctx); err != nil {
+	if err := c.beforeHold(ctx); err != nil { // servers may write to the mailboxes
 		return nil, err
 	}
-	if err := c.beforeHold(ctx); err != nil {
+	if err := c.preRounds(ctx); err != nil {
 		return nil, err
 	}
 	if err := c.prepare(); err != nil {
@@ -70,7 +76,7 @@ func (c *cutover) do(ctx context.Context) (*Cut, error) {
 	start := time.Now()
 	ctx, cancel := context.WithTimeoutCause(ctx, c.limit, errHoldLimit)
 	defer cancel()
-	if err := c.sem.Hold(c.meta(1, start.Add(c.limit))); err != nil {
+	if err := c.toHold.Flip(); err != nil {
 		if errors.Is(err, semaphore.ErrNotDurable) {
 			err = c.undo(err) // it says hold
 		}
@@ -84,21 +90,28 @@ func (c *cutover) do(ctx context.Context) (*Cut, error) {
 		err = c.drain(ctx)
 	}
 	if err == nil {
+		err = c.lockUnused(ctx)
+	}
+	if err == nil {
 		err = c.asUser(func() error { return c.underLocks(ctx) })
 	}
 	if err == nil && ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
 	if err != nil {
-		return nil, errors.Join(c.undo(err), c.tidy())
+		return nil, errors.Join(c.undo(err), c.tidy(), c.afterAbort(ctx, semaphore.Mbox))
 	}
 	flip := c.toMaildir.Flip()
 	if flip != nil && !errors.Is(flip, semaphore.ErrNotDurable) {
-		return nil, errors.Join(c.undo(flip), c.tidy())
+		return nil, errors.Join(c.undo(flip), c.tidy(), c.afterAbort(ctx, semaphore.Mbox))
 	}
 	c.flipped = time.Now()
+	c.report.Changes.add(c.early)
 	cut := &Cut{Round: c.report, files: c.files, Hold: c.flipped.Sub(start)}
 	cut.Warnings = c.after(cut)
+	if c.around != nil {
+		cut.Told = c.around.AfterFlip(context.WithoutCancel(ctx), c.account, semaphore.Maildir)
+	}
 	if err := errors.Join(flip, c.tidy()); err != nil {
 		cut.Warnings = append(cut.Warnings, err)
 	}
@@ -109,15 +122,16 @@ var errQuarantine = errors.New("messages can't be in a Maildir")
 
 var errHoldLimit = errors.New("the hold limit was reached, and the cutover undone; it will be shorter when the mailbox is at rest")
 
-// Stuck says that a user could not be brought back to his mbox: the semaphore
-// still says hold, so that his mail waits and nothing is lost.
+// Stuck says that a user could not be brought back to where he was: the
+// semaphore still says hold, so that his mail waits and nothing is lost.
 type Stuck struct {
 	User string
-	Err  error // why it could not be put back
+	To   semaphore.State // what he was before, and is to be again
+	Err  error           // why it could not be put back
 }
 
 func (e *Stuck) Error() string {
-	return fmt.Sprintf("%s is still held, and his mail is deferred; run mailferry again to bring him back to mbox: %v", e.User, e.Err)
+	return fmt.Sprintf("%s is still held, and his mail is deferred; mailferry recover brings him back to %s: %v", e.User, e.To, e.Err)
 }
 
 func (e *Stuck) Unwrap() error { return e.Err }
@@ -145,6 +159,9 @@ func (c *cutover) prepare() (err error) {
 	c.epoch = last.Epoch
 	meta := c.meta(2, time.Now().Add(c.limit))
 	undo := c.meta(3, time.Now().Add(c.limit)) // behind a flip that was announced, and failed
+	if c.toHold, err = c.sem.Prepare(semaphore.Hold, c.meta(1, time.Now().Add(c.limit))); err != nil {
+		return err
+	}
 	if c.toMaildir, err = c.sem.Prepare(semaphore.Maildir, meta); err != nil {
 		return err
 	}
@@ -197,27 +214,15 @@ func (c *cutover) discardMirrors() (err error) {
 
 // underLocks is what happens while nobody else may touch the mail.
 func (c *cutover) underLocks(ctx context.Context) (err error) {
-	if err := c.lockAll(ctx); err != nil {
-		return err
-	}
-	if err := c.unused(); err != nil {
-		return err
-	}
 	if c.sync, err = c.parent.Again(); err != nil {
 		return err
 	}
 	r := c.round(c.pace)
-	r.held, r.alive = true, c.refresh
-	if c.report, err = r.run(ctx, c.found); err != nil {
+	r.held, r.tracked, r.alive = true, true, c.refresh
+	if c.report, err = c.delta(ctx, r, c.found, c.sync); err != nil {
 		return err
 	}
 	if err := c.sameSkips(); err != nil {
-		return err
-	}
-	if n := len(c.report.Quarantined); n > c.quarantined {
-		return fmt.Errorf("%w: %d, which is %d more than before the hold: %s", errQuarantine, n, n-c.quarantined, c.report.Quarantined[n-1].Reason)
-	}
-	if err := c.makeDurable(r); err != nil {
 		return err
 	}
 	if c.files, err = r.verify(ctx); err != nil {
@@ -250,49 +255,50 @@ func (c *cutover) sameSkips() error {
 	return nil
 }
 
-// manyFiles is from when on one sync of the filesystem, which waits for
-// everybody's writes, is quicker than one for each file.
-const manyFiles = 128
-
-// makeDurable syncs what the delta changed.
-func (c *cutover) makeDurable(r *round) error {
-	files := 0
-	for _, m := range c.report.Mailboxes {
-		files += len(m.fresh)
-	}
-	if r.remade || files > manyFiles {
-		return c.sync.SyncFS()
-	}
-	err := c.eachChanged(r, func(folder *maildir.Folder, m MailboxRound) error { return folder.Sync(m.fresh) })
-	return errors.Join(err, r.staging.SyncRoot())
-}
-
-// syncStates makes durable what the delta's verification wrote down: after a
-// crash behind the flip it tells which mboxes are in the Maildir.
-func (c *cutover) syncStates(r *round) error {
-	return c.eachChanged(r, func(folder *maildir.Folder, _ MailboxRound) error { return folder.SyncList(mailboxName) })
-}
-
-// eachChanged opens the folders in which the delta changed something.
-func (c *cutover) eachChanged(r *round, do func(*maildir.Folder, MailboxRound) error) error {
-	for _, m := range c.report.Mailboxes {
-		if len(m.fresh) == 0 && !m.lists {
-			continue
-		}
-		folder, err := r.staging.Folder(c.found.at(m.Path).parts)
-		if err != nil {
-			return err
-		}
-		if err := errors.Join(do(folder, m), folder.Close()); err != nil {
-			return err
-		}
+// noneMore demands that every message is taken that was taken before.
+func (c *cutover) noneMore(report *Round) error {
+	if n := len(report.Quarantined); n > c.quarantined {
+		return fmt.Errorf("%w: %d, which is %d more than before: %s", errQuarantine, n, n-c.quarantined, report.Quarantined[n-1].Reason)
 	}
 	return nil
 }
 
-// at returns the source of that path, which the tree has.
-func (t *tree) at(path string) source {
-	return t.sources[slices.IndexFunc(t.sources, func(s source) bool { return s.path == path })]
+// manyFiles is from when on one sync of the filesystem, which waits for
+// everybody's writes, is quicker than one for each file.
+const manyFiles = 128
+
+// makeDurable syncs what a delta changed; sync was opened before it began.
+func (c *cutover) makeDurable(r *round, report *Round, sync *safefs.Dir) error {
+	files := 0
+	for _, m := range report.Mailboxes {
+		files += len(m.fresh)
+	}
+	if r.remade || files > manyFiles {
+		return sync.SyncFS()
+	}
+	for _, m := range report.Mailboxes {
+		if !m.changed() {
+			continue
+		}
+		if err := r.atFolder(m.dir, func(f *maildir.Folder) error { return f.Sync(m.fresh) }); err != nil {
+			return err
+		}
+	}
+	if !r.listed {
+		return nil
+	}
+	return r.staging.SyncRoot()
+}
+
+// syncStates makes durable what the delta and its verification wrote down: after
+// a crash behind the flip it tells which mboxes are in the Maildir.
+func (c *cutover) syncStates(r *round) error {
+	for dir := range r.touched {
+		if err := r.atFolder(dir, func(f *maildir.Folder) error { return f.SyncList(mailboxName) }); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // stillOurs is the last look before the Maildir gets its name: the locks hold,
@@ -334,7 +340,7 @@ func (c *cutover) undo(why error) error {
 		back = c.toMbox.Flip()
 	}
 	if back != nil && !errors.Is(back, semaphore.ErrNotDurable) {
-		return errors.Join(why, &Stuck{c.account.Name, back}, left)
+		return errors.Join(why, &Stuck{c.account.Name, semaphore.Mbox, back}, left)
 	}
 	return errors.Join(why, back, c.mirror(semaphore.Mbox), left)
 }
@@ -356,7 +362,7 @@ func (c *cutover) after(cut *Cut) (warnings []error) {
 
 // tidy drops what was prepared or opened and is not needed any more.
 func (c *cutover) tidy() (err error) {
-	for _, p := range []*semaphore.Prepared{c.toMaildir, c.toMbox} {
+	for _, p := range []*semaphore.Prepared{c.toHold, c.toMaildir, c.toMbox} {
 		if p != nil {
 			err = errors.Join(err, p.Discard())
 		}

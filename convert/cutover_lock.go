@@ -128,6 +128,19 @@ func (c *cutover) refresh() error {
 	return c.gate.Refresh()
 }
 
+// unlockAll lets go of the mailboxes, to lock them again.
+func (c *cutover) unlockAll() (err error) {
+	for _, l := range c.locks {
+		err = errors.Join(err, l.Release(), l.dir.Close())
+	}
+	c.locks = nil
+	if c.found != nil {
+		c.found.close()
+		c.found = nil
+	}
+	return err
+}
+
 // release lets go of the locks and of the gate.
 func (c *cutover) release() (err error) {
 	for _, l := range c.locks {

@@ -32,6 +32,10 @@ func ready(t *testing.T, p *place, a account.Account) *cutover {
 	if _, err := g.verify(context.Background(), Pace{}); err != nil {
 		t.Fatal(err)
 	}
+	// Since he was enrolled, he has a mirror.
+	if err := errors.Join(os.WriteFile(a.Mirror, []byte(semaphore.Mbox.Line()), 0o644), os.Chown(a.Mirror, a.UID, a.GID)); err != nil {
+		t.Fatal(err)
+	}
 	return &cutover{stage: g, run: "run", limit: 10 * time.Second}
 }
 

@@ -10,6 +10,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -28,7 +29,12 @@ type filler struct {
 	folder *maildir.Folder
 	was    *mailboxState // nil: the folder is empty
 	base   time.Time     // of the names, if none is to be continued
+	from   *mark         // behind which the round begins; nil: at the start
 	report *MailboxRound
+
+	at      reach  // in the lists
+	reached *reach // behind the last message at which a later round can begin
+	closed  bool   // no round can: the letters of keywords depend on all messages
 
 	old      *manifest
 	guid     [16]byte
@@ -62,6 +68,7 @@ func (f *filler) run(ctx context.Context) (state *mailboxState, err error) {
 		if err := f.entry(e); err != nil {
 			return nil, fmt.Errorf("%s: message at offset %d: %w", f.src.path, e.Offset, err)
 		}
+		f.mark()
 		if err := f.wait(ctx, e.Next()-e.Offset); err != nil {
 			return nil, err
 		}
@@ -80,10 +87,14 @@ func (f *filler) begin() (err error) {
 	if err := f.folder.RemoveList(mailboxName); err != nil {
 		return err
 	}
-	if f.old, err = openManifest(f.folder, f.was); err != nil {
+	f.state = mailboxState{Version: manifestVersion, Settings: f.settings, Source: f.src.path, Stat: statOf(f.in.before), Scanned: f.start.UnixNano()}
+	if f.from != nil {
+		f.at = f.from.reach
+		f.state.Messages, f.state.Bytes, f.state.Quarantined = f.at.messages, f.at.bytes, slices.Clone(f.was.Quarantined[:f.at.quarantined])
+	}
+	if f.old, err = openManifest(f.folder, f.was, f.at.manifest); err != nil {
 		return err
 	}
-	f.state = mailboxState{Version: manifestVersion, Settings: f.settings, Source: f.src.path, Stat: statOf(f.in.before), Scanned: f.start.UnixNano()}
 	f.stamp = f.base
 	if f.was != nil {
 		// Names go on behind the last one, or behind all that the last round
@@ -119,6 +130,10 @@ func (f *filler) lists() (err error) {
 	if err := f.identity(); err != nil {
 		return err
 	}
+	if f.from != nil {
+		return f.listsFrom()
+	}
+	f.closed = len(f.in.Keywords()) > maildir.MaxKeywords
 	if f.keywords, err = newKeywords(f.src, f.in.Keywords(), f.Scan); err != nil {
 		return err
 	}
@@ -132,6 +147,37 @@ func (f *filler) lists() (err error) {
 	}
 	f.uids, f.uidList, err = f.folder.ReviseUIDs(f.validity, f.guid, next)
 	return err
+}
+
+// listsFrom takes the lists up behind the mark.
+func (f *filler) listsFrom() (err error) {
+	table := f.at.table
+	f.keywords = &keywords{table: &table, left: map[string]*uidSet{}}
+	if f.recList, err = f.folder.ReviseFrom(manifestName, f.at.manifest); err == nil {
+		f.records = bufio.NewWriterSize(f.recList, 1<<16)
+		f.uids, f.uidList, err = f.folder.ReviseUIDsFrom(f.at.uids, f.validity)
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %w", errAltered, err)
+	}
+	return nil
+}
+
+// mark remembers how far the round has come, if another can begin there.
+func (f *filler) mark() {
+	if f.in.hash == nil || f.closed || len(f.keywords.order) > 0 {
+		return
+	}
+	scan, ok := f.in.Mark(f.in.Tracker)
+	if !ok {
+		return
+	}
+	f.at.scan, f.at.uids, f.at.table = scan, f.uids.Place(), *f.keywords.table
+	f.at.messages, f.at.bytes, f.at.quarantined = f.state.Messages, f.state.Bytes, len(f.state.Quarantined)
+	if f.reached == nil {
+		f.reached = &reach{}
+	}
+	*f.reached = f.at
 }
 
 // identity settles the UIDVALIDITY and the GUID, which outlive a round.
@@ -202,6 +248,8 @@ func (f *filler) note(e *mbox.Entry, r *record) error {
 		return err
 	}
 	f.line = r.append(f.line[:0])
+	f.at.manifest += int64(len(f.line))
+	f.at.entries++
 	_, err := f.records.Write(f.line)
 	return err
 }
@@ -327,9 +375,10 @@ func (f *filler) expungeRest() error {
 	}
 }
 
-// touched remembers a file that a cutover has to sync by itself.
+// touched remembers a file that a cutover has to sync by itself, while they are
+// few enough to do so.
 func (f *filler) touched(name string) {
-	if f.held {
+	if f.tracked && len(f.report.fresh) <= manyFiles {
 		f.report.fresh = append(f.report.fresh, name)
 	}
 }

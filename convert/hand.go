@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -38,7 +39,11 @@ func (s Site) SetSemaphore(a account.Account, to semaphore.State) error {
 // ends it.
 func (s Site) HoldSemaphore(a account.Account, limit time.Duration) error {
 	return s.byHand(a, func(sem *semaphore.Semaphore, m semaphore.Meta) (semaphore.State, error) {
-		m.Deadline = time.Now().Add(limit)
+		before, err := sem.Get()
+		if err != nil {
+			return before, err
+		}
+		m.Deadline, m.From = time.Now().Add(limit), before
 		return semaphore.Hold, sem.Hold(m)
 	})
 }
@@ -53,10 +58,11 @@ func (s Site) ReleaseSemaphore(a account.Account) (before semaphore.State, err e
 		if before, err = sem.Get(); err != nil || before != semaphore.Hold {
 			return before, err
 		}
-		if err := s.runHolds(sem); err != nil {
+		meta, err := s.runHolds(sem)
+		if err != nil {
 			return before, err
 		}
-		if before, err = s.before(a); err != nil {
+		if before, err = s.before(a, meta); err != nil {
 			return before, err
 		}
 		return before, sem.Set(before, m)
@@ -94,19 +100,19 @@ func (s Site) byHand(a account.Account, change func(*semaphore.Semaphore, semaph
 
 // runHolds refuses while a run is at work, if the hold is a run's: the very
 // one, or one that may be about to recover it.
-func (s Site) runHolds(sem *semaphore.Semaphore) error {
+func (s Site) runHolds(sem *semaphore.Semaphore) (semaphore.Meta, error) {
 	meta, err := sem.Meta()
 	if err != nil || meta.Run == "" {
-		return err
+		return meta, err
 	}
 	active, err := journal.Active(s.State)
 	if errors.Is(err, fs.ErrNotExist) || err == nil && active == nil {
-		return nil
+		return meta, nil
 	}
 	if err != nil {
-		return err
+		return meta, err
 	}
-	return fmt.Errorf("held by run %s: %w", meta.Run, &journal.Locked{Path: filepath.Join(s.State, "lock"), Holder: *active})
+	return meta, fmt.Errorf("held by run %s: %w", meta.Run, &journal.Locked{Path: filepath.Join(s.State, "lock"), Holder: *active})
 }
 
 // Doubt says that nobody but an admin can tell in which format a user has his
@@ -151,7 +157,9 @@ func (t trace) String() string {
 	return strings.Join(list, ", ")
 }
 
-// before tells what the semaphore of a held user said before.
+// before tells what the semaphore of a held user said before. What the meta of a
+// hold by hand says counts if his mail says nothing else; of others, his mail
+// has to tell:
 //
 //	Maildir  published  mboxes  parked or moved   then
 //	-        -          any     -                 mbox
@@ -159,11 +167,14 @@ func (t trace) String() string {
 //
 // All else is in doubt: a foreign Maildir, a cutover killed on its way, mail that
 // came to the old place afterwards.
-func (s Site) before(a account.Account) (semaphore.State, error) {
+func (s Site) before(a account.Account, meta semaphore.Meta) (semaphore.State, error) {
 	t, err := s.trace(a)
+	byHand := meta.Run == "" && meta.State == semaphore.Hold
 	switch moved := t.parked || t.moved; {
 	case err != nil:
 		return semaphore.Hold, &Doubt{a.Name, err.Error()}
+	case byHand && meta.From == semaphore.Mbox && !t.maildir, byHand && meta.From == semaphore.Maildir && t.maildir && !t.published:
+		return meta.From, nil
 	case !t.maildir && !moved:
 		return semaphore.Mbox, nil
 	case t.maildir && !t.published && !t.mboxes && moved:
@@ -178,7 +189,7 @@ func (s Site) trace(a account.Account) (t trace, err error) {
 		return t, err
 	}
 	e := last[a.Name]
-	t.moved = e.Outcome == journal.Done && (e.Phase == string(Migrate) || e.Phase == string(Cutover))
+	t.moved = e.Outcome == journal.Done && slices.Contains([]string{string(Migrate), string(Cutover), string(Retire), sweepPhase}, e.Phase)
 	record, err := journal.ReadStaging(s.State, a.Name)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return t, err

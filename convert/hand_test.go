@@ -48,6 +48,19 @@ func (h *house) park() {
 	}
 }
 
+// from makes the hold one that began with a state.
+func (h *house) from(state semaphore.State) {
+	h.Helper()
+	sem, err := semaphore.For(h.a.Semaphore)
+	h.check(err)
+	meta, err := sem.Meta()
+	h.check(err)
+	h.check(h.site.SetSemaphore(h.a, state))
+	meta.Epoch += 2
+	meta.From = state
+	h.check(sem.Hold(meta))
+}
+
 func TestReleaseGoesBack(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
@@ -75,8 +88,9 @@ func TestReleaseGoesBack(t *testing.T) {
 		{"a foreign Maildir, and no mail", func(h *house) { h.fullMaildir(); h.remove(h.a.Spool); h.remove(h.home("mail")) }, semaphore.Hold},
 		{"moved, and mail at the old place", func(h *house) { h.fullMaildir(); h.park(); h.write(h.a.Spool, letter, aliceID) }, semaphore.Hold},
 		{"published, not flipped", func(h *house) { h.staging("Maildir", true); h.park() }, semaphore.Hold},
-		{"moved, and the Maildir is gone", func(h *house) { h.park() }, semaphore.Hold},
-		{"moved, as the journal says, and the Maildir is gone", func(h *house) { h.journal("cutover", journal.Done) }, semaphore.Hold},
+		{"rolled back, and parked mboxes are left", func(h *house) { h.park(); h.write(h.a.Spool, letter, aliceID) }, semaphore.Mbox},
+		{"moved, and the Maildir is gone", func(h *house) { h.from(semaphore.Maildir); h.park() }, semaphore.Hold},
+		{"moved, as the journal says, and the Maildir is gone", func(h *house) { h.from(semaphore.Maildir); h.journal("cutover", journal.Done) }, semaphore.Hold},
 		{"the home is gone", func(h *house) { h.remove(h.a.Home) }, semaphore.Hold},
 		{"the spool is a symlink", func(h *house) { h.remove(h.a.Spool); h.symlink("/etc/passwd", h.a.Spool) }, semaphore.Hold},
 	} {

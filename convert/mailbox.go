@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"syscall"
+	"time"
 
 	"mailferry/internal/safefs"
 	"mailferry/maildir"
@@ -64,6 +65,10 @@ type input struct {
 	*mbox.Scanner
 	*mbox.Tracker
 	before os.FileInfo
+	opened time.Time // before that was asked for
+
+	hash *prefix // of what was read; nil: nobody asks for it
+	from *mark   // at which the scan began; nil: at the start
 }
 
 // Close ends the scan and closes the file.
@@ -90,20 +95,24 @@ func begins(f *os.File) bool {
 }
 
 // scan begins the scan of an open mbox, which it closes if there is an error.
-func scan(f *os.File, o mbox.Options) (*input, error) {
+func scan(f *os.File, o mbox.Options) (*input, error) { return scanBy(f, f, o) }
+
+// scanBy is scan for a file that is read through r.
+func scanBy(f *os.File, r io.ReaderAt, o mbox.Options) (*input, error) {
 	leaveAtime(f)
+	start := time.Now()
 	info, err := f.Stat()
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
-	s, err := mbox.NewScanner(f, info.Size(), o)
+	s, err := mbox.NewScanner(r, info.Size(), o)
 	if err != nil && begins(f) {
 		err = &Busy{f.Name()}
 	}
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
-	return &input{f, s, mbox.NewTracker(s), info}, nil
+	return &input{File: f, Scanner: s, Tracker: mbox.NewTracker(s), before: info, opened: start}, nil
 }
 
 // unchanged fails if the mbox was written to since it was opened.

@@ -233,8 +233,9 @@ type manifest struct {
 	taken int                    // records that ahead has lost at its front
 }
 
-// openManifest opens the records of a state; of none, if it is nil.
-func openManifest(folder *maildir.Folder, m *mailboxState) (*manifest, error) {
+// openManifest opens the records of a state that lie behind so many bytes; of
+// none, if it is nil.
+func openManifest(folder *maildir.Folder, m *mailboxState, from int64) (*manifest, error) {
 	if m == nil {
 		return &manifest{}, nil
 	}
@@ -242,7 +243,7 @@ func openManifest(folder *maildir.Folder, m *mailboxState) (*manifest, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &manifest{file: f, lines: bufio.NewReaderSize(io.NewSectionReader(f, 0, m.Manifest), 1<<16)}, nil
+	return &manifest{file: f, lines: bufio.NewReaderSize(io.NewSectionReader(f, from, m.Manifest-from), 1<<16)}, nil
 }
 
 func (m *manifest) close() error {

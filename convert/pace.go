@@ -29,3 +29,10 @@ func (p Pace) beNice() {
 	unix.Setpriority(unix.PRIO_PROCESS, 0, 19)
 	unix.Syscall(unix.SYS_IOPRIO_SET, ioprioWhoProcess, 0, ioprioIdle)
 }
+
+// pace is that of a round of this run.
+func (r *Run) pace() Pace {
+	p := r.Pace
+	p.Progress = r.Watch.Progress
+	return p
+}

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"mailferry/internal/account"
+	"mailferry/internal/journal"
 	"mailferry/mbox"
 )
 
@@ -108,6 +109,8 @@ func (in *Inspector) Plan(ctx context.Context, accounts []account.Account, o Pla
 	if p.Rate, err = MeasureRate(ctx, in.site.State); err != nil {
 		return nil, err
 	}
+	rehearsals, _ := journal.ListRehearsal(in.site.State) // what can't be read was not rehearsed
+	p.Rate = p.Rate.rehearsed(rehearsals)
 	var jobs errgroup.Group
 	jobs.SetLimit(max(o.Jobs, 1))
 	for i, a := range accounts {
@@ -217,12 +220,14 @@ func (m *MailboxPlan) take(s *mbox.Scanner) {
 }
 
 // foretell says how long each account will take. What reading has taken here
-// it will take again.
+// it will take again, if rehearsals do not know it.
 func (p *Plan) foretell() {
 	for i := range p.Accounts {
 		a := &p.Accounts[i]
 		if a.ready() {
-			a.Precopy = seconds(a.took) + p.Rate.Write(a.Messages, a.Bytes)
+			if a.Precopy = p.Rate.Write(a.Messages, a.Bytes); p.Rate.Rehearsed == 0 {
+				a.Precopy += seconds(a.took)
+			}
 			a.Hold = p.Rate.Hold(a.Mailboxes)
 		}
 	}

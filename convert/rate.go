@@ -23,14 +23,16 @@ type Seconds float64
 func seconds(d time.Duration) Seconds { return Seconds(d.Round(time.Microsecond).Seconds()) }
 
 // Rate is how fast this machine is at what a migration does, measured on
-// scratch mailboxes. It knows nothing of other load in the night of the run,
-// nor of filesystems that are slower than the one it was measured on.
+// scratch mailboxes, or by rehearsals if there were any. It knows nothing of
+// other load in the night of the run, nor of filesystems that are slower than the
+// one it was measured on.
 type Rate struct {
 	Where      string  `json:"where"`                   // directory in which it was measured
 	PerMessage Seconds `json:"seconds_per_message"`     // to write it, durably
 	PerByte    Seconds `json:"seconds_per_byte"`        // likewise
 	Digest     Seconds `json:"digest_seconds_per_byte"` // to read an mbox and compute digests
 	Commit     Seconds `json:"commit_seconds"`          // to replace one small file, durably
+	Rehearsed  int     `json:"rehearsed_users"`         // whose rehearsals the rate is of; 0: of scratch mailboxes
 	Problem    string  `json:"problem,omitempty"`       // why it could not be measured: all the rest is 0
 }
 
@@ -39,9 +41,13 @@ type Rate struct {
 const commitsPerFlip = 8
 
 // Write is how long it takes to write messages of so many bytes, and to read
-// them back, once.
+// them back, once; by rehearsals, to read the mailboxes, too.
 func (r Rate) Write(messages int, bytes int64) Seconds {
-	return Seconds(messages)*r.PerMessage + Seconds(bytes)*(r.PerByte+2*r.Digest)
+	perByte := r.PerByte
+	if r.Rehearsed == 0 {
+		perByte += 2 * r.Digest
+	}
+	return Seconds(messages)*r.PerMessage + Seconds(bytes)*perByte
 }
 
 // Hold is how long deliveries wait while an account is flipped: INBOX, to which

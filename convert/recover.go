@@ -42,8 +42,15 @@ type Recovered struct {
 // another host, until its deadline.
 func (s Site) Recover(a account.Account, record journal.Staging) Recovered {
 	r := &recovery{Site: s, account: a, record: record}
+	swept, unswept := s.recoverSweep(context.Background(), a)
 	did, err := r.do()
-	return Recovered{a.Name, did, err}
+	if did == "" {
+		did, swept = swept, ""
+	}
+	if swept != "" {
+		did += "; " + swept
+	}
+	return Recovered{a.Name, did, errors.Join(unswept, err)}
 }
 
 type recovery struct {
@@ -78,6 +85,9 @@ func (r *recovery) do() (did string, err error) {
 		}
 		r.record = journal.Staging{}
 	}
+	if did, handled, err := r.undoRollback(state, meta); handled || err != nil {
+		return did, err
+	}
 	switch {
 	case state == semaphore.Hold && (meta.Run == "" || meta.Host != hostname() && !meta.Expired(time.Now())):
 		return "", nil
@@ -87,9 +97,22 @@ func (r *recovery) do() (did string, err error) {
 		if err := r.forth(); err != nil {
 			return "", err
 		}
-		return "his cutover was finished", errors.Join(r.unprepare(meta), journal.RemoveStaging(r.State, r.account.Name))
+		err := errors.Join(r.unprepare(meta), journal.RemoveStaging(r.State, r.account.Name))
+		return "his cutover was finished", errors.Join(err, r.sweepLate())
 	}
 	return "", asUser(r.account, func() error { return r.mirror(state) })
+}
+
+// sweepLate takes what came to the old places since a dead run flipped.
+func (r *recovery) sweepLate() error {
+	swept, err := r.Sweep(context.Background(), r.account, SweepOptions{Run: r.record.Run, Alone: true, Wait: unlockLimit})
+	if err != nil {
+		return fmt.Errorf("mail that came to the old place is still there: %w", err)
+	}
+	for _, d := range swept.Differences {
+		err = errors.Join(err, fmt.Errorf("%q %s", d.Path, d.Reason))
+	}
+	return err
 }
 
 // breakPromise removes a staging directory of which the maker was killed before
@@ -174,8 +197,8 @@ func (r *recovery) back(meta semaphore.Meta) error {
 
 // unprepare removes what a dead cutover had made ready for the semaphore.
 func (r *recovery) unprepare(meta semaphore.Meta) (err error) {
-	for _, state := range []semaphore.State{semaphore.Mbox, semaphore.Maildir} {
-		p, perr := r.sem.Prepare(state, semaphore.Meta{Epoch: meta.Epoch + 1, Run: meta.Run})
+	for _, state := range []semaphore.State{semaphore.Hold, semaphore.Mbox, semaphore.Maildir} {
+		p, perr := r.sem.Prepare(state, semaphore.Meta{Epoch: meta.Epoch + 1, Run: meta.Run, Deadline: time.Now()})
 		if perr == nil {
 			perr = p.Discard()
 		}
@@ -246,7 +269,10 @@ func (r *recovery) forth() error {
 	if err != nil {
 		return err
 	}
-	c := &cutover{stage: &stage{Site: r.Site, account: r.account, parent: parent}, flipped: time.Now()}
+	c := &cutover{stage: &stage{Site: r.Site, account: r.account, parent: parent}, run: r.record.Run}
+	if c.flipped, err = r.flipped(); err != nil {
+		return err
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), unlockLimit)
 	defer cancel()
 	if c.spoolGroup, err = spoolGroup(r.account); err != nil {
@@ -269,6 +295,19 @@ func (r *recovery) forth() error {
 		err = errors.Join(err, c.staging.Close())
 	}
 	return errors.Join(err, c.asUser(c.release), c.asUser(r.dropDotlocks), c.tidy())
+}
+
+// flipped is the time in the names of parked mboxes: that of the dead run, if it
+// came so far.
+func (r *recovery) flipped() (time.Time, error) {
+	soak, err := journal.ReadSoak(r.State, r.account.Name)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return time.Time{}, err
+	}
+	if err == nil && soak.Run == r.record.Run && soak.Back.IsZero() {
+		return soak.Flipped, nil
+	}
+	return time.Now(), nil
 }
 
 // dropDotlocks removes what the dead run has left beside mailboxes: dotlocks of
@@ -341,46 +380,33 @@ func (r *recovery) parent() (parent *safefs.Dir, place maildir.Place, err error)
 	return parent, place, err
 }
 
-// park parks those that are as they were converted. Mail that was appended
-// since, or a file that is new, is in no Maildir: it stays where it is.
-func (r *recovery) park(c *cutover, converted map[string]stat) error {
-	var stray []string
-	var ours []locked
+// park parks those that were converted, whatever came to them since: behind
+// what the Maildir holds, the sweep finds it. Files that are new at an old path
+// are the sweep's, too.
+func (r *recovery) park(c *cutover, was map[string]stat) error {
+	var short []string
+	var ours []converted
 	for _, l := range c.locks {
 		info, err := l.File.Stat()
 		if err != nil {
 			return err
 		}
-		was, now := converted[l.src.path], statOf(info)
+		now, read := statOf(info), was[l.src.path]
 		switch {
-		case was.Ino == now.Ino && was.Size == now.Size && was.Mtime == now.Mtime:
-			ours = append(ours, l)
-		case now.Size == 0 && was.Ino != now.Ino: // made anew by an agent, which procmail does before it reads its rules
-		case was.Ino != 0 || r.isMail(l, now.Size):
-			stray = append(stray, l.src.path)
+		case read.Ino != now.Ino:
+		case now.Size < read.Size:
+			short = append(short, l.src.path)
+		default:
+			ours = append(ours, converted{l, read.Size})
 		}
 	}
-	var left error
-	if len(stray) > 0 {
-		left = fmt.Errorf("%q: mail came to it behind the flip, and is not in the Maildir yet; it is left where it is", stray)
+	if _, err := c.parkAll(ours); err != nil {
+		return err
 	}
-	if _, err := c.parkAll(ours); err != nil || left != nil {
-		return errors.Join(left, err)
+	if len(short) > 0 {
+		return fmt.Errorf("%q: became shorter behind the flip; the Maildir holds what was in it, and it is left where it is", short)
 	}
 	return c.asUser(func() error { return removeManifests(c.staging) })
-}
-
-// isMail reports whether a file among the folders is a mailbox, or might be.
-func (r *recovery) isMail(l locked, size int64) bool {
-	var format *mbox.FormatError
-	err := asUser(r.account, func() error {
-		s, err := mbox.NewScanner(l.File, size, r.Scan)
-		if err == nil {
-			s.Close()
-		}
-		return err
-	})
-	return !errors.As(err, &format)
 }
 
 // convertedFrom tells of which file each mailbox was made, by path. The
@@ -423,16 +449,11 @@ func (r *Run) recover(ctx context.Context, accounts []account.Account) {
 	for _, a := range accounts {
 		byName[a.Name] = a
 	}
-	records, err := journal.ListStaging(r.State)
-	if err != nil {
-		r.Watch.Note(fmt.Sprintf("staging records: %v", err))
-	}
 	recorded := map[string]journal.Staging{}
-	for _, record := range records {
-		recorded[record.User] = record
-		if _, listed := byName[record.User]; !listed && r.Find != nil {
-			if a, ok := r.Find(record.User); ok {
-				byName[record.User] = a
+	for _, name := range r.recorded(recorded) {
+		if _, listed := byName[name]; !listed && r.Find != nil {
+			if a, ok := r.Find(name); ok {
+				byName[name] = a
 			}
 		}
 	}
@@ -445,6 +466,28 @@ func (r *Run) recover(ctx context.Context, accounts []account.Account) {
 			r.recovered(r.Recover(a, recorded[name]))
 		}
 	}
+}
+
+// recorded lists the users of whom something is recorded that has to come to an
+// end, and their staging records.
+func (r *Run) recorded(stagings map[string]journal.Staging) (users []string) {
+	list, err := journal.ListStaging(r.State)
+	for _, record := range list {
+		stagings[record.User] = record
+		users = append(users, record.User)
+	}
+	ways, werr := journal.ListRollback(r.State)
+	for _, record := range ways {
+		users = append(users, record.User)
+	}
+	sweeps, serr := journal.ListSweep(r.State)
+	for _, record := range sweeps {
+		users = append(users, record.User)
+	}
+	if err := errors.Join(err, werr, serr); err != nil {
+		r.Watch.Note(fmt.Sprintf("records of what was under way: %v", err))
+	}
+	return users
 }
 
 // recovered tells of one.

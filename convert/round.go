@@ -35,7 +35,15 @@ type round struct {
 	alive    func() error // while they are, called every refreshEvery
 	shown    time.Time    // when it was last called
 	remade   bool         // a folder was begun, removed or made anew
+	listed   bool         // the list of subscriptions was changed
 	staged   []string     // folders that are there from earlier rounds
+
+	recall  *recall           // nil: nothing is remembered
+	touched map[string]bool   // folders that the round worked at
+	trusted map[string]*proof // folders that were as they were proved when the round came to them
+	resumed map[string]*mark  // those of which only what lies behind was made anew
+	patient bool              // waits until a change of an mbox can be told by its times
+	tracked bool              // fresh files are noted
 
 	quarantine *journal.Quarantine // nil: only counted
 }
@@ -70,15 +78,19 @@ type MailboxRound struct {
 	Left     []LeftKeyword `json:"left,omitempty"`
 	Changes
 
+	dir   string   // of the folder, in staging
 	stat  stat     // of the mbox that the round read
-	fresh []string // files of cur that are new or have a new name
+	fresh []string // files of cur that are new or have a new name, up to manyFiles+1
 	lists bool     // a list was changed
 }
+
+func (m *MailboxRound) changed() bool { return len(m.fresh) > 0 || m.lists || m.Changes != Changes{} }
 
 // newRound begins a round at an account's staging.
 func newRound(s Site, a account.Account, staging *maildir.Staging, pace Pace) *round {
 	s.Scan.Digest = true
-	return &round{Site: s, account: a, staging: staging, pace: pace, start: time.Now(), shown: time.Now(), host: hostname(), settings: s.settings()}
+	return &round{Site: s, account: a, staging: staging, pace: pace, start: time.Now(), shown: time.Now(), host: hostname(), settings: s.settings(),
+		touched: map[string]bool{}, trusted: map[string]*proof{}, resumed: map[string]*mark{}}
 }
 
 // refreshEvery is shorter than all of the times after which an agent takes an
@@ -172,9 +184,12 @@ func (r *round) dropOthers(wanted map[string]bool) error {
 
 func (r *round) subscribe(found *tree, report *Round) error {
 	if !found.hasList {
-		return r.staging.Unsubscribe()
+		changed, err := r.staging.Unsubscribe()
+		r.listed = changed
+		return err
 	}
-	refused, err := r.staging.Resubscribe(found.subscribed)
+	changed, refused, err := r.staging.Resubscribe(found.subscribed)
+	r.listed = changed
 	for _, f := range refused {
 		report.Skips = append(report.Skips, skipSubscription(f))
 	}
@@ -200,49 +215,72 @@ func (r *round) attempt(ctx context.Context, src source, base time.Time, report 
 	if err != nil {
 		return m, opened(src, err)
 	}
-	same, err := r.asItWas(src, file)
-	if err != nil {
+	if same, err := r.asItWas(src, file); err != nil {
 		return m, errors.Join(err, file.Close())
-	}
-	if same != nil && !anew {
+	} else if same != nil && !anew {
 		m.fill(same, report)
 		m.stat = same.Stat
 		return m, file.Close()
 	}
+	if err := r.settle(ctx, file); err != nil {
+		return m, errors.Join(err, file.Close())
+	}
 	keep := r.cacheOf(file)
-	in, err := scan(file, r.Scan)
+	in, err := r.begin(ctx, src, file, anew)
 	if err != nil {
 		return m, opened(src, err)
 	}
 	defer in.Close()
 	defer keep.restore()
-	if _, err := r.Folders.Dir(src.parts); err != nil {
+	dir, err := r.Folders.Dir(src.parts)
+	if err != nil {
 		return m, err // not before: a name matters if it is a mailbox's
 	}
+	m.dir = dir
 	folder, err := r.staging.Folder(src.parts)
 	if err != nil {
 		return m, err
 	}
 	defer folder.Close()
-	was, err := readState(folder, r.settings)
+	was, err := r.stateOf(dir, folder)
 	if err != nil {
 		return m, err
 	}
-	now := statOf(in.before)
+	if in.from != nil && r.trusted[dir] == nil {
+		return m, errAltered // just now
+	}
 	if was == nil || anew {
 		was, r.remade = nil, true
+		delete(r.trusted, dir)
+		delete(r.resumed, dir)
 		if err := folder.Clear(manifestName, mailboxName); err != nil {
 			return m, err
 		}
 	}
-	f := &filler{round: r, src: src, in: in, folder: folder, was: was, base: base, report: &m}
+	r.touched[dir] = true
+	f := &filler{round: r, src: src, in: in, folder: folder, was: was, base: base, report: &m, from: in.from}
 	state, err := f.run(ctx)
 	if err != nil {
 		return m, err
 	}
 	m.fill(state, report)
-	m.stat = now
-	return m, nil
+	m.stat = statOf(in.before)
+	return m, r.remember(ctx, src, in, f.reached)
+}
+
+// stateOf returns the state of a folder: the one that was proved, while the
+// folder is as it was then, or else what its list says; nil for none.
+func (r *round) stateOf(dir string, folder *maildir.Folder) (*mailboxState, error) {
+	p, err := r.recall.proved(dir, folder, r.settings)
+	if err != nil {
+		return nil, err
+	}
+	if p != nil {
+		r.trusted[dir] = p
+		return p.state, nil
+	}
+	delete(r.trusted, dir)
+	return readState(folder, r.settings)
 }
 
 // asItWas returns what an earlier round left, if the mailbox was not changed
@@ -265,13 +303,14 @@ func (r *round) asItWas(src source, file *os.File) (*mailboxState, error) {
 		return nil, err
 	}
 	defer folder.Close()
-	was, err := readState(folder, r.settings)
-	if err != nil || was == nil || !was.covers(statOf(info), r.settings) {
+	was, err := r.stateOf(dir, folder)
+	if err != nil || was == nil || !was.covers(statOf(info), r.settings) && !r.recall.covers(src.path, was, statOf(info)) {
 		return nil, err
 	}
 	if len(was.Quarantined) > 0 && !r.held && r.quarantine != nil {
 		return nil, nil // each run has its own quarantine
 	}
+	r.recall.see(src.path, was.Stat, true)
 	return was, nil
 }
 
@@ -310,6 +349,15 @@ func (m *Round) changedSince(found *tree) error {
 		}
 	}
 	return nil
+}
+
+// atFolder does something at a folder of staging, which is there.
+func (r *round) atFolder(dir string, do func(*maildir.Folder) error) error {
+	folder, err := r.staging.FolderAt(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(do(folder), folder.Close())
 }
 
 // removeManifests takes our own lists out of a Maildir.

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -34,29 +33,46 @@ type Run struct {
 	Inspector *Inspector
 	Journal   *journal.Run
 	Watch     Watch
+	Around    Host                                      // what a cutover does beside moving files; nil: nothing
 	Find      func(name string) (account.Account, bool) // users of whom an earlier run left something
 
-	Verb        Verb
-	Chunk       int // users
+	Verb      Verb
+	Chunk     int // users
+	MaxRounds int // unlocked deltas before a hold, at most
+	Pace      Pace
+	Grace     time.Duration // for which the run stays behind its last flip, to catch deliveries that had read mbox
+
+	// What an operator may set while the run works: see Change.
 	Jobs        int // users at a time
 	CutoverJobs int
-	Pace        Pace
 	HoldLimit   time.Duration
+	DrainLimit  time.Duration // of the wait for sessions and open files, in a hold
 	Pause       time.Duration // between chunks
+	MaxFailures int           // 0: no limit
+	Retries     int           // for a user whose cutover failed for a passing reason
 
-	MaxFailures     int                  // 0: no limit
 	FreeFloor       int64                // bytes that must stay free where Maildirs lie
 	Open            func(time.Time) bool // whether the window is; nil: always
 	AllowQuarantine bool
 	BySize          func(a, b int64) int // the order of users; nil: as listed
+	OlderThan       time.Duration        // what Retire deletes
+	DryRun          bool                 // of Retire
 
 	Unresolved int // users of whom an earlier run left something that stays so
+	Differing  int // users of whom a rehearsal found a difference
 
-	mu      sync.Mutex
+	delays []time.Duration // before each retry, the last one for all further; nil: retryDelays
+
+	mu      sync.Mutex // of what may change, above and below
 	memory  *weighted.Weighted
 	summary journal.Summary
 	failure error             // what concerns all
 	devices map[uint64]string // filesystems that hold Maildirs of the run, by a path there
+	queue   queue
+	entries map[string]*entry // users that the run is not through with
+	chunks  int               // begun
+	wait    *Wait             // why nothing happens; nil when something does
+	sweeper *Sweeper          // nil: nobody is moved to Maildir
 }
 
 // Verb is how far a run goes.
@@ -68,7 +84,12 @@ const (
 	Migrate  Verb = "migrate"
 	Cutover  Verb = "cutover" // of those who have a staging already
 	Rollback Verb = "rollback"
+	Retire   Verb = "retire"   // ends soaks
+	Rehearse Verb = "rehearse" // there and back in a scratch directory
 )
+
+// holds reports whether users are held by it.
+func (v Verb) holds() bool { return v == Migrate || v == Cutover || v == Rollback }
 
 // Watch is told what happens. Its functions are called by several goroutines.
 type Watch interface {
@@ -89,7 +110,11 @@ type User struct {
 	Round    *Round        `json:"round,omitempty"` // the last one
 	Hold     time.Duration `json:"-"`
 	Parked   []string      `json:"parked,omitempty"`
-	Already  bool          `json:"already,omitempty"` // migrated by an earlier run
+	Already  bool          `json:"already,omitempty"` // done by an earlier run
+	Retired  []string      `json:"retired,omitempty"` // paths of what was parked, and is deleted
+	Freed    int64         `json:"freed,omitempty"`   // bytes that were freed by that
+
+	Rehearsal *journal.Rehearsal `json:"rehearsal,omitempty"`
 
 	converted int // messages, counted in the Maildir
 }
@@ -103,6 +128,9 @@ const (
 	reasonAltered    = "staging-altered"
 	reasonSync       = "sync"
 	reasonHold       = "hold-limit"
+	reasonInUse      = "in-use"
+	reasonVeto       = "vetoed"
+	reasonPostponed  = "postponed"
 	reasonStuck      = "stuck"
 	reasonUnstaged   = "not-precopied"
 	reasonStopped    = "stopped"
@@ -123,29 +151,47 @@ const (
 // Do works on the accounts, and returns the summary, which adds up. The error
 // is what stopped the run before its end; users have their own.
 func (r *Run) Do(ctx context.Context, accounts []account.Account) (*journal.Summary, error) {
-	r.memory = weighted.NewWeighted(memoryLimit)
-	r.devices = map[uint64]string{}
-	r.summary = journal.Summary{Verb: string(r.Verb), Started: time.Now().UTC(), End: EndDone}
-	r.summary.Users.Total = len(accounts)
-	r.recover(ctx, accounts)
+	r.begin(accounts)
+	if r.Verb == Rehearse {
+		r.fail(journal.ClearScratch(r.State))
+	} else {
+		r.recover(ctx, accounts)
+	}
+	r.sweeper = r.newSweeper(ctx)
+	defer r.sweeper.Close()
 	accounts, sizes := r.order(accounts)
+	r.enqueue(accounts)
 	r.Watch.Begin(len(accounts), sizes)
-	begun := 0
-	for chunk := range slices.Chunk(accounts, max(r.Chunk, 1)) {
+	for r.left() > 0 {
 		if end := r.stop(ctx); end != "" {
 			r.summary.End = end
 			break
 		}
-		begun += len(chunk)
-		r.chunk(ctx, chunk)
+		if entries := r.take(); len(entries) > 0 {
+			r.chunk(ctx, entries)
+			r.between(ctx)
+		} else {
+			r.idle(ctx)
+		}
 	}
 	if r.summary.End == EndDone { // it may have come with the last chunk
 		r.summary.End = r.fault(ctx)
 	}
+	r.stay(ctx)
+	r.leave()
 	s := &r.summary
 	s.Ended = time.Now().UTC()
-	s.Users.Untouched += len(accounts) - begun // counted, not inferred: Summary.Check is to find who got lost
 	return s, r.failure
+}
+
+// begin sets up what Status tells of, from the first moment on.
+func (r *Run) begin(accounts []account.Account) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.memory = weighted.NewWeighted(memoryLimit)
+	r.devices = map[uint64]string{}
+	r.summary = journal.Summary{Verb: string(r.Verb), Started: time.Now().UTC(), End: EndDone}
+	r.summary.Users.Total = len(accounts)
 }
 
 // fault is the end that leaves nothing to wait for.
@@ -161,18 +207,16 @@ func (r *Run) fault(ctx context.Context) string {
 
 // stop looks between chunks whether and why to end the run.
 func (r *Run) stop(ctx context.Context) string {
-	if r.summary.Chunks > 0 && r.Pause > 0 {
-		r.waitFor(ctx, fmt.Sprintf("pausing %s between chunks", r.Pause), r.Pause, func() bool { return false })
-	}
-	r.waitFor(ctx, "paused: "+filepath.Join(r.State, pauseFile)+" is there", 0, func() bool { return !r.flagged(pauseFile) })
+	r.paused(ctx)
+	failures := setting(r, &r.MaxFailures)
 	switch end := r.fault(ctx); {
 	case end != EndDone:
 		return end
 	case r.flagged(panicFile):
 		return EndPanic
-	case r.MaxFailures > 0 && r.summary.Users.Failed > r.MaxFailures:
+	case failures > 0 && r.failures() > failures:
 		return EndFailures
-	case r.Open != nil && !r.Open(time.Now()):
+	case r.closed():
 		return EndWindow
 	case r.tooFull():
 		return EndSpace
@@ -180,32 +224,8 @@ func (r *Run) stop(ctx context.Context) string {
 	return ""
 }
 
-// The flag files in the state directory.
-const (
-	pauseFile = "pause" // no chunk is begun, and no cutover, while it is there
-	panicFile = "panic" // the run ends: what is at work is undone or finished, nothing new begun
-)
-
-func (r *Run) flagged(name string) bool {
-	var st unix.Stat_t
-	return unix.Lstat(filepath.Join(r.State, name), &st) == nil
-}
-
-// waitFor waits until it is over, or for so long, and says why.
-func (r *Run) waitFor(ctx context.Context, why string, most time.Duration, over func() bool) {
-	if over() {
-		return
-	}
-	r.Watch.Wait(why)
-	defer r.Watch.Wait("")
-	start := time.Now()
-	for !over() && ctx.Err() == nil && !r.flagged(panicFile) && (most == 0 || time.Since(start) < most) {
-		select {
-		case <-ctx.Done():
-		case <-time.After(min(100*time.Millisecond, max(most, 10*time.Millisecond))):
-		}
-	}
-}
+// closed reports whether the window is.
+func (r *Run) closed() bool { return r.Open != nil && !r.Open(time.Now()) }
 
 // tooFull reports whether a filesystem that Maildirs were made on is down to
 // the floor.
@@ -238,7 +258,7 @@ func (r *Run) order(accounts []account.Account) ([]account.Account, int64) {
 	jobs.SetLimit(max(r.Jobs, 1))
 	for i, a := range accounts {
 		jobs.Go(func() error {
-			list[i] = sized{a, sizeOf(a)}
+			list[i] = sized{a, r.sizeOf(a)}
 			return nil
 		})
 	}
@@ -254,12 +274,22 @@ func (r *Run) order(accounts []account.Account) ([]account.Account, int64) {
 	return accounts, total
 }
 
-func sizeOf(a account.Account) (bytes int64) {
+// sizeOf is how much mail the run reads of a user.
+func (r *Run) sizeOf(a account.Account) int64 {
+	if r.Verb == Rollback {
+		return sizeBy(a, findParked)
+	}
+	return sizeOf(a)
+}
+
+func sizeOf(a account.Account) int64 { return sizeBy(a, findAccount) }
+
+func sizeBy(a account.Account, find func(account.Account) (*tree, error)) (bytes int64) {
 	if a.Problem != nil {
 		return 0
 	}
 	asUser(a, func() error {
-		found, err := findAccount(a)
+		found, err := find(a)
 		if err == nil {
 			bytes = found.bytes()
 			found.close()
@@ -276,8 +306,8 @@ const memoryLimit = 160 << 20
 // as is searched for one message.
 func weight(size int64) int64 { return 4<<20 + min(size/64, 24<<20) }
 
-// over enters what became of a user into the counts and the journal.
-func (r *Run) over(u User) {
+// log enters what became of a user, or of an attempt, into the journal.
+func (r *Run) log(u User) {
 	e := journal.Event{User: u.Name, Phase: string(r.Verb), Outcome: u.Outcome, Reason: u.Reason, Seconds: u.Hold.Seconds()}
 	if u.Text != "" {
 		e.Reason = u.Reason + ": " + u.Text
@@ -293,6 +323,13 @@ func (r *Run) over(u User) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.fail(err)
+}
+
+// count enters what became of a user into the summary, once.
+func (r *Run) count(u User) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.entries, u.Name)
 	s := &r.summary
 	switch u.Outcome {
 	case journal.Done:
@@ -327,6 +364,7 @@ func reasonOf(err error) string {
 		altered *Altered
 		lock    *mbox.LockError
 		stuck   *Stuck
+		inUse   *InUse
 	)
 	switch {
 	case errors.As(err, &stuck):
@@ -339,6 +377,10 @@ func reasonOf(err error) string {
 		return reasonSpace
 	case errors.Is(err, context.Canceled):
 		return reasonStopped
+	case errors.Is(err, errVeto):
+		return reasonVeto
+	case errors.As(err, &inUse), errors.Is(err, errDrain):
+		return reasonInUse
 	case errors.As(err, &busy), errors.As(err, &lock) && lock.Busy(), // before the limit, which is what ended the wait for them
 		errors.Is(err, semaphore.ErrGateBusy), errors.Is(err, semaphore.ErrBusy):
 		return reasonBusy

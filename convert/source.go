@@ -328,13 +328,18 @@ func (t *tree) entry(dir *safefs.Dir, name string, at source) error {
 		}
 		return nil
 	}
-	if live, parked := unparked(name); parked != t.parked && !info.IsDir() {
-		if parked {
+	if as, parked := parseParked(name); !info.IsDir() && (parked || t.parked) {
+		switch {
+		case !parked:
+			return nil
+		case !t.parked:
 			t.skipAs("parked-left", path, errors.New("was parked by an earlier migration"))
+			return nil
+		case as.late:
+			t.skipAs("parked-left", path, errors.New("came after the flip, and was swept into the Maildir"))
+			return nil
 		}
-		return nil
-	} else if parked && !info.IsDir() {
-		name = live
+		name = as.live
 	}
 	part, err := maildir.DiskName(name)
 	if err != nil {

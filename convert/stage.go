@@ -27,6 +27,7 @@ type stage struct {
 	fresh   bool // made by this run, and not continued
 
 	quarantine *journal.Quarantine // of the run; nil: only counted
+	recall     *recall             // of this process; nil: nothing is remembered
 }
 
 // openStage opens the staging of an account: the recorded one, if it can be
@@ -135,7 +136,7 @@ func (g *stage) fill(ctx context.Context, pace Pace) (report *Round, err error) 
 
 func (g *stage) round(pace Pace) *round {
 	r := newRound(g.Site, g.account, g.staging, pace)
-	r.quarantine = g.quarantine
+	r.quarantine, r.recall = g.quarantine, g.recall
 	return r
 }
 

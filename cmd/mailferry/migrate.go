@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/time/rate"
@@ -21,7 +22,7 @@ var runKeys = []string{"users", "min-uid", "spool", "folders", "maildir", "layou
 	"bwlimit", "nice", "order", "free-floor"}
 
 // cutoverKeys are those of runs that go as far as the flip.
-var cutoverKeys = append([]string{"cutover-jobs", "hold-limit", "allow-quarantine"}, runKeys...)
+var cutoverKeys = append([]string{"cutover-jobs", "hold-limit", "drain-limit", "max-rounds", "retries", "grace", "doveadm", "postqueue", "allow-quarantine"}, runKeys...)
 
 func precopyCommand() *cobra.Command {
 	return runCommand(convert.Precopy, runKeys, &cobra.Command{
@@ -50,8 +51,11 @@ user on his mbox, as he was.
 A user who fails a check is left alone, and named; the others go on. The run
 can be stopped at any time, and be run again: it goes on where it was.
 
-While the file STATE/pause is there, nothing new is begun; STATE/panic ends the
-run. SIGUSR1 tells how far it is.
+Who was busy, in use or held for too long is tried again at the end (--retries).
+
+While the file STATE/pause is there, nothing new is begun; with
+STATE/postpone-cutover, precopies go on; STATE/panic ends the run. mailferry ctl
+speaks to the run, SIGUSR1 makes it tell how far it is.
 ` + exitHelp,
 		Example: `  mailferry migrate --all --window 01:00-05:30 --chunk 100
   mailferry migrate --wave pilots`,
@@ -85,8 +89,13 @@ set are left alone.
 }
 
 func runCommand(verb convert.Verb, keys []string, cmd *cobra.Command) *cobra.Command {
+	return runCommandWith(verb, keys, cmd, func(*convert.Run) {})
+}
+
+// runCommandWith is runCommand for a verb that has options of its own.
+func runCommandWith(verb convert.Verb, keys []string, cmd *cobra.Command, options func(*convert.Run)) *cobra.Command {
 	var f siteFlags
-	cmd.RunE = func(cmd *cobra.Command, args []string) error { return migrate(cmd, &f, verb, args) }
+	cmd.RunE = func(cmd *cobra.Command, args []string) error { return migrate(cmd, &f, verb, args, options) }
 	f.add(cmd, keys...)
 	if f.all = verb == verbRecover; !f.all {
 		f.addUsers(cmd)
@@ -95,7 +104,7 @@ func runCommand(verb convert.Verb, keys []string, cmd *cobra.Command) *cobra.Com
 }
 
 // migrate carries a run out, from the configuration to the exit code.
-func migrate(cmd *cobra.Command, f *siteFlags, verb convert.Verb, args []string) (err error) {
+func migrate(cmd *cobra.Command, f *siteFlags, verb convert.Verb, args []string, options func(*convert.Run)) (err error) {
 	c, err := f.config()
 	if err != nil {
 		return err
@@ -124,16 +133,26 @@ func migrate(cmd *cobra.Command, f *siteFlags, verb convert.Verb, args []string)
 	w := newWatch(cmd, verb, f.json)
 	in := convert.NewInspector(siteOf(c), users.All())
 	in.FreeFloor = c.FreeFloor
-	r := newRun(c, verb)
+	r, bandwidth := newRun(c, verb)
 	r.Inspector, r.Journal, r.Watch, r.Find = in, log, w, finder(cmd.Context(), c, users)
-	do := r.Do
+	around := newAround(c, log.ID(), w.Note)
+	r.Around = around
+	options(r)
+	do, deaf := r.Do, func() {}
 	if verb == verbRecover {
 		do = r.DoRecover
+	} else {
+		deaf = listen(&operator{run: r, config: c, bandwidth: bandwidth}, w)
 	}
 	summary, fault := do(cmd.Context(), accounts)
+	around.wait()
+	deaf() // while we hold the lock: the next run has a socket of that name
 	code := runCode(summary, fault)
 	if code == exitDone && r.Unresolved > 0 {
 		code = exitSkipped
+	}
+	if r.Differing > 0 && (code == exitDone || code == exitSkipped) {
+		code = exitMismatch
 	}
 	summary.ExitCode = code
 	fault = errors.Join(fault, log.Finish(*summary))
@@ -149,13 +168,15 @@ func migrate(cmd *cobra.Command, f *siteFlags, verb convert.Verb, args []string)
 	return nil
 }
 
-// newRun is a run as the configuration has it.
-func newRun(c *config.Config, verb convert.Verb) *convert.Run {
+// newRun is a run as the configuration has it, and what limits its bandwidth.
+func newRun(c *config.Config, verb convert.Verb) (*convert.Run, *bandwidth) {
+	limit := newBandwidth(c.Bandwidth)
 	r := &convert.Run{
-		Site: siteOf(c), Verb: verb, Chunk: c.Chunk, Jobs: c.Jobs, CutoverJobs: c.CutoverJobs,
-		Pace: convert.Pace{Nice: c.Nice, Throttle: throttle(c.Bandwidth)}, HoldLimit: c.HoldLimit, Pause: c.PauseBetween,
-		MaxFailures: c.MaxFailures, FreeFloor: c.FreeFloor, AllowQuarantine: c.AllowQuarantine,
+		Site: siteOf(c), Verb: verb, Chunk: c.Chunk, MaxRounds: c.MaxRounds, Grace: c.Grace,
+		Pace:      convert.Pace{Nice: c.Nice, Throttle: limit.wait},
+		FreeFloor: c.FreeFloor, AllowQuarantine: c.AllowQuarantine,
 	}
+	adjust(r, c)
 	r.Open = c.Window.Open
 	switch c.Order {
 	case config.Size:
@@ -163,7 +184,13 @@ func newRun(c *config.Config, verb convert.Verb) *convert.Run {
 	case config.SizeDesc:
 		r.BySize = func(a, b int64) int { return cmp.Compare(b, a) }
 	}
-	return r
+	return r, limit
+}
+
+// adjust sets what an operator may change while the run works.
+func adjust(r *convert.Run, c *config.Config) {
+	r.Jobs, r.CutoverJobs, r.MaxFailures, r.Retries = c.Jobs, c.CutoverJobs, c.MaxFailures, c.Retries
+	r.HoldLimit, r.DrainLimit, r.Pause = c.HoldLimit, c.DrainLimit, c.PauseBetween
 }
 
 // finder looks up users whom the command line did not name.
@@ -181,24 +208,40 @@ func first(list []account.Account) (a account.Account) {
 	return a
 }
 
-// throttle waits for as long as bytes take at a rate of so many a second; nil
-// for no limit.
-func throttle(bandwidth int64) func(context.Context, int64) error {
-	if bandwidth == 0 {
-		return nil
+// bandwidth is a rate, in bytes a second, that may be changed while it is kept.
+type bandwidth struct {
+	limiter atomic.Pointer[rate.Limiter] // nil: no limit
+}
+
+func newBandwidth(bytes int64) *bandwidth {
+	b := &bandwidth{}
+	b.set(bytes)
+	return b
+}
+
+// set makes it another rate; 0 for no limit.
+func (b *bandwidth) set(bytes int64) {
+	if bytes == 0 {
+		b.limiter.Store(nil)
+		return
 	}
-	burst := int(max(bandwidth/4, 64<<10)) // a quarter of a second
-	limit := rate.NewLimiter(rate.Limit(bandwidth), burst)
-	return func(ctx context.Context, bytes int64) error {
-		for bytes > 0 {
-			n := min(bytes, int64(burst))
-			if err := limit.WaitN(ctx, int(n)); err != nil {
-				return err
-			}
-			bytes -= n
+	b.limiter.Store(rate.NewLimiter(rate.Limit(bytes), int(max(bytes/4, 64<<10)))) // bursts of a quarter of a second
+}
+
+// wait waits for as long as so many bytes take.
+func (b *bandwidth) wait(ctx context.Context, bytes int64) error {
+	for bytes > 0 {
+		limit := b.limiter.Load()
+		if limit == nil {
+			break
 		}
-		return nil
+		n := min(bytes, int64(limit.Burst()))
+		if err := limit.WaitN(ctx, int(n)); err != nil {
+			return err
+		}
+		bytes -= n
 	}
+	return ctx.Err()
 }
 
 // runCode is the exit code of a run.

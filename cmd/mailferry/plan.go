@@ -26,7 +26,8 @@ func planCommand() *cobra.Command {
 		Long: `plan looks at the accounts of users as a run would, reads all their mailboxes,
 and prints for each user and in total: mailboxes, messages, bytes, inodes that a
 second copy needs, how long the precopy and the hold will take at the rate of
-this machine, and whatever stands in the way. Nothing is changed.
+this machine, and whatever stands in the way. Nothing is changed. The rate is that
+of earlier rehearsals, if there were any; else it is measured on made-up mail.
 
 Findings that say refuse keep a user from being moved, until what they name is
 put right; docs/findings.md lists them all.
@@ -166,7 +167,11 @@ func printOutlook(b *strings.Builder, p *convert.Plan) {
 		line("no times: the rate could not be measured: %s", p.Rate.Problem)
 		return
 	}
-	line("precopy about %s, longest hold about %s, as measured in %s", span(t.Precopy), span(t.Hold), quoted(p.Rate.Where))
+	source := "as measured in " + quoted(p.Rate.Where)
+	if p.Rate.Rehearsed > 0 {
+		source = "by the rehearsals of " + plural(p.Rate.Rehearsed, "user")
+	}
+	line("precopy about %s, longest hold about %s, %s", span(t.Precopy), span(t.Hold), source)
 }
 
 // span is a length of time as people read it.

@@ -27,6 +27,7 @@ type watch struct {
 	lines   []string // about users
 	holds   []time.Duration
 	already int
+	stages  rehearsed
 	failed  error // of out
 }
 
@@ -51,6 +52,7 @@ func (w *watch) User(u convert.User) {
 	w.userDone()
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.stages.add(u)
 	if u.Already {
 		w.already++
 	} else if u.Hold > 0 {
@@ -80,6 +82,8 @@ func userLines(u convert.User) (lines []string) {
 		told = u.Reason
 	case u.Text != "":
 		line("%s", u.Text)
+	case u.Rehearsal != nil:
+		line("%s", rehearsalText(u))
 	}
 	if u.Round != nil {
 		for _, m := range u.Round.Mailboxes {
@@ -114,6 +118,8 @@ type jsonRun struct {
 	HoldP50 float64 `json:"hold_p50_seconds"`
 	HoldP99 float64 `json:"hold_p99_seconds"`
 	HoldMax float64 `json:"hold_max_seconds"`
+
+	Rehearsed *rehearsed `json:"rehearsed,omitempty"`
 }
 
 // end shows the result of the run.
@@ -125,7 +131,7 @@ func (w *watch) end(run string, s *journal.Summary) error {
 	slices.Sort(w.holds)
 	if w.json {
 		w.note(json.NewEncoder(w.out).Encode(jsonRun{"summary", *s, w.already, time.Since(w.start).Seconds(),
-			w.hold(50).Seconds(), w.hold(99).Seconds(), w.hold(100).Seconds()}))
+			w.hold(50).Seconds(), w.hold(99).Seconds(), w.hold(100).Seconds(), w.stages.sums()}))
 		return w.failed
 	}
 	var b strings.Builder
@@ -139,6 +145,7 @@ func (w *watch) end(run string, s *journal.Summary) error {
 	fmt.Fprintf(&b, "%s: %d done (%d before), %d skipped, %d failed, %d untouched\n", plural(s.Users.Total, "user"),
 		s.Users.Done, w.already, s.Users.Skipped, s.Users.Failed, s.Users.Untouched)
 	fmt.Fprintf(&b, "%s in: %d converted, %d quarantined; %s\n", plural(s.Messages.In, "message"), s.Messages.Converted, s.Messages.Quarantined, size(s.Bytes))
+	b.WriteString(w.stages.text())
 	if len(w.holds) > 0 {
 		fmt.Fprintf(&b, "held for %s (median), %s (99%%), %s (most)\n", ms(w.hold(50)), ms(w.hold(99)), ms(w.hold(100)))
 	}

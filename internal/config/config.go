@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"path/filepath"
 	"slices"
 	"time"
@@ -55,7 +56,13 @@ type Config struct {
 	Window          Window
 	PauseBetween    time.Duration
 	HoldLimit       time.Duration
-	Bandwidth       int64 // bytes a second; 0: no limit
+	DrainLimit      time.Duration
+	MaxRounds       int // at least 1
+	Retries         int
+	Grace           time.Duration
+	Doveadm         string // path; "": none
+	Postqueue       string // path; "": none
+	Bandwidth       int64  // bytes a second; 0: no limit
 	Nice            bool
 	Order           Order
 	FreeFloor       int64 // bytes
@@ -151,6 +158,25 @@ func (c *Config) apply(s Setting) error {
 	}
 	c.settings[s.Key] = s
 	return nil
+}
+
+// With returns the configuration with one more setting, checked as Load does.
+func (c *Config) With(s Setting) (*Config, error) {
+	next := *c
+	next.settings = maps.Clone(c.settings)
+	if err := next.apply(s); err != nil {
+		return nil, err
+	}
+	return &next, next.check()
+}
+
+// Text is the value of a key as text; "" for no key.
+func (c *Config) Text(key string) string {
+	if s, ok := c.settings[key]; ok {
+		return s.Text
+	}
+	k, _ := KeyByName(key)
+	return k.Default
 }
 
 // Settings are the values that are not defaults, in the order of Keys.

@@ -59,7 +59,7 @@ func TestDefaults(t *testing.T) {
 	if c.Users != "passwd" || c.MinUID != 1000 || c.State != "/var/lib/mailferry" || c.Chunk != 100 || c.Jobs != runtime.NumCPU() || c.CutoverJobs != 1 || c.MaxFailures != 0 {
 		t.Errorf("%+v", c)
 	}
-	if c.Window != (Window{}) || c.PauseBetween != 0 || c.HoldLimit != 30*time.Second || c.Bandwidth != 0 || c.Nice || c.Order != Listed || c.FreeFloor != 1<<30 || c.AllowQuarantine || c.Hooks != (Hooks{}) {
+	if c.Window != (Window{}) || c.PauseBetween != 0 || c.HoldLimit != 30*time.Second || c.DrainLimit != 10*time.Second || c.MaxRounds != 3 || c.Retries != 3 || c.Grace != 0 || c.Doveadm != "" || c.Postqueue != "" || c.Bandwidth != 0 || c.Nice || c.Order != Listed || c.FreeFloor != 1<<30 || c.AllowQuarantine || c.Hooks != (Hooks{}) {
 		t.Errorf("%+v", c)
 	}
 	if s := c.Settings(); s != nil {
@@ -90,6 +90,12 @@ max-failures = 5
 window = "22:00-05:30"
 pause-between = "1m30s"
 hold-limit = "10s"
+drain-limit = "3s"
+max-rounds = 4
+retries = 6
+grace = "2m"
+doveadm = "/usr/bin/doveadm"
+postqueue = "/usr/sbin/postqueue"
 bwlimit = "100M"
 nice = true
 order = "size-desc"
@@ -117,7 +123,7 @@ func TestEveryKeyReachesItsField(t *testing.T) {
 	if len(c.Settings()) != len(keys) {
 		t.Errorf("settings %v, not all keys", c.Settings())
 	}
-	if c.Settings()[0].From != path+":2" || c.Settings()[len(keys)-1].From != path+":34" {
+	if c.Settings()[0].From != path+":2" || c.Settings()[len(keys)-1].From != path+":40" {
 		t.Errorf("places %v", c.Settings())
 	}
 	uw, err := mbox.ProfileByName("uw")
@@ -131,6 +137,7 @@ func TestEveryKeyReachesItsField(t *testing.T) {
 		Quoting: message.MboxRD, EOL: mbox.EOLKeep, CorrectDates: true, Layout: maildir.Folders{Layout: maildir.FS},
 		Locks: mbox.LockOptions{Flock: true}, State: "/srv/state", Chunk: 7, Jobs: 3, CutoverJobs: 2, MaxFailures: 5,
 		Window: Window{22 * time.Hour, 5*time.Hour + 30*time.Minute}, PauseBetween: 90 * time.Second, HoldLimit: 10 * time.Second,
+		DrainLimit: 3 * time.Second, MaxRounds: 4, Retries: 6, Grace: 2 * time.Minute, Doveadm: "/usr/bin/doveadm", Postqueue: "/usr/sbin/postqueue",
 		Bandwidth: 100 << 20, Nice: true, Order: SizeDesc, FreeFloor: 1000000, AllowQuarantine: true,
 		Hooks: Hooks{"/usr/local/bin/before", "/usr/local/bin/drain", "/usr/local/bin/flip", "/usr/local/bin/abort"},
 	}
@@ -328,5 +335,36 @@ func TestNearest(t *testing.T) {
 		if got := nearest(word, names); got != want && len(word) < 100 {
 			t.Errorf("nearest(%q) = %q, want %q", word, got, want)
 		}
+	}
+}
+
+func TestOneMoreSetting(t *testing.T) {
+	c, err := Load(Options{Path: site(t, "jobs = 3\n")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct{ name, key, value, before, wrong string }{
+		{"over the file", "jobs", "5", "3", ""},
+		{"over the default", "hold-limit", "3s", "30s", ""},
+		{"too little", "hold-limit", "0s", "30s", "at least 1s"},
+		{"no number", "retries", "many", "3", "no number"},
+		{"no key", "retry", "1", "", "unknown key"},
+	} {
+		next, err := c.With(Setting{tt.key, tt.value, "ctl"})
+		if c.Text(tt.key) != tt.before {
+			t.Errorf("%s: it was %q, not %q", tt.name, c.Text(tt.key), tt.before)
+		}
+		if tt.wrong != "" {
+			if err == nil || !strings.HasPrefix(err.Error(), "ctl: ") || !strings.Contains(err.Error(), tt.wrong) {
+				t.Errorf("%s: %v", tt.name, err)
+			}
+			continue
+		}
+		if err != nil || next.Text(tt.key) != tt.value {
+			t.Errorf("%s: %q, %v", tt.name, next.Text(tt.key), err)
+		}
+	}
+	if next, err := c.With(Setting{"jobs", "5", "ctl"}); err != nil || next.Jobs != 5 || c.Jobs != 3 {
+		t.Errorf("jobs %d, before %d, %v", next.Jobs, c.Jobs, err)
 	}
 }

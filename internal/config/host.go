@@ -56,9 +56,10 @@ func (c *Config) waveFiles() []string {
 	return slices.Compact(paths)
 }
 
-// hooks are the hooks by their keys.
+// hooks are the executables that root runs, by their keys.
 func (c *Config) hooks() []named {
 	return []named{
+		{"doveadm", c.Doveadm}, {"postqueue", c.Postqueue},
 		{"hooks.before-hold", c.Hooks.BeforeHold}, {"hooks.drain", c.Hooks.Drain},
 		{"hooks.after-flip", c.Hooks.AfterFlip}, {"hooks.after-abort", c.Hooks.AfterAbort},
 	}

@@ -49,9 +49,13 @@ func checkPath(text string) error {
 	return account.CheckTemplate(text)
 }
 
+// program is an executable, or none.
+func program(field func(*Config) *string) func(*Config, string) error {
+	return optional(path(field), field)
+}
+
 func hook(field func(*Hooks) *string) func(*Config, string) error {
-	in := func(c *Config) *string { return field(&c.Hooks) }
-	return optional(path(in), in)
+	return program(func(c *Config) *string { return field(&c.Hooks) })
 }
 
 func integer(field func(*Config) *int, least int) func(*Config, string) error {

@@ -45,7 +45,7 @@ func parse() config {
 	var c config
 	flag.StringVar(&c.mailferry, "mailferry", "", "binary to measure; without it only the others run")
 	flag.StringVar(&c.out, "out", "", "write the report to this file as well")
-	flag.StringVar(&c.cases, "cases", "small,mixed,precopy,users,memory", "cases to run")
+	flag.StringVar(&c.cases, "cases", "small,mixed,precopy,users,hold,memory", "cases to run")
 	flag.IntVar(&c.messages, "messages", 100_000, "messages of the case small")
 	flag.IntVar(&c.size, "size", 2048, "octets of each message of the case small")
 	flag.Int64Var(&c.bytes, "bytes", 500<<20, "octets of the mailbox of the case mixed")
@@ -55,7 +55,7 @@ func parse() config {
 	flag.DurationVar(&c.peerTimeout, "peer-timeout", 10*time.Minute, "after which a run is given up and the contender left out")
 	flag.BoolVar(&c.peers, "peers", true, "run the slow peers")
 	flag.IntVar(&c.uid, "uid", 65534, "user and group id that every contender runs under")
-	flag.Float64Var(&c.share, "share", 1, "share of the users of the cases precopy, users and memory")
+	flag.Float64Var(&c.share, "share", 1, "share of the users of the cases precopy, users, hold and memory")
 	flag.Parse()
 	return c
 }
@@ -172,6 +172,7 @@ func (l *lab) selectCases() (picked []measurement, err error) {
 	known := map[string]func(context.Context) error{
 		"precopy": l.precopy,
 		"users":   l.users,
+		"hold":    l.hold,
 		"memory":  l.memory,
 	}
 	for _, cs := range conversions(l.config) {

@@ -1,0 +1,360 @@
+package convert
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"mailferry/internal/journal"
+	"mailferry/internal/safefs"
+	"mailferry/mbox"
+	"mailferry/semaphore"
+)
+
+// Returned tells of a way back that reached the flip.
+type Returned struct {
+	Hold     time.Duration
+	Aside    string  // path of the Maildir now; "" if it could not be set aside
+	Warnings []error // what was left undone behind the flip, for the next run
+}
+
+// cut carries the hold out. An error means that the user is on his Maildir, as
+// he was, unless it is or wraps a *Stuck.
+func (w *wayBack) cut(ctx context.Context) (*Returned, error) {
+	if err := w.beforeHold(ctx); err != nil {
+		return nil, err
+	}
+	if err := w.prepareBack(); err != nil {
+		return nil, err
+	}
+	start := time.Now()
+	ctx, cancel := context.WithTimeoutCause(ctx, w.limit, errHoldLimit)
+	defer cancel()
+	if err := w.sem.Hold(w.metaBack(1, start.Add(w.limit))); err != nil {
+		if errors.Is(err, semaphore.ErrNotDurable) {
+			err = w.undoBack(err) // it says hold
+		}
+		return nil, err
+	}
+	w.held, w.shown = true, time.Now()
+	steps := []func() error{
+		func() error { return w.mirror(semaphore.Hold) }, // behind the authority, both before anything else
+		func() error { return w.asUser(func() error { return w.takeGate(ctx) }) },
+		func() error { return w.drain(ctx) },
+		func() error { return w.asUser(func() error { return w.lockParked(ctx) }) },
+		w.unused,
+		func() error { return w.asUser(func() error { return w.rebuild(ctx) }) },
+		w.identifyAgain,
+		func() error { return w.asUser(func() error { return w.publish(ctx) }) },
+		func() error { return context.Cause(ctx) },
+	}
+	for _, step := range steps {
+		if err := step(); err != nil {
+			return nil, errors.Join(w.undoBack(err), w.afterAbort(ctx, semaphore.Maildir))
+		}
+	}
+	flip := w.toMbox.Flip()
+	if flip != nil && !errors.Is(flip, semaphore.ErrNotDurable) {
+		return nil, errors.Join(w.undoBack(flip), w.afterAbort(ctx, semaphore.Maildir))
+	}
+	w.flipped = time.Now()
+	back := &Returned{Hold: w.flipped.Sub(start)}
+	back.Warnings = w.afterBack(ctx, back)
+	if flip != nil {
+		back.Warnings = append(back.Warnings, flip)
+	}
+	return back, nil
+}
+
+// identifyAgain records the sizes, if something was built anew.
+func (w *wayBack) identifyAgain() error {
+	for i, b := range w.boxes {
+		if w.way.Files[i].Size != b.made.Size {
+			return w.identify()
+		}
+	}
+	return nil
+}
+
+// rebuild is what happens while nobody else may touch the mail: the mboxes are
+// made what the Maildir is.
+func (w *wayBack) rebuild(ctx context.Context) error {
+	if err := w.sameFolders(); err != nil {
+		return err
+	}
+	for _, b := range w.boxes {
+		if err := b.lockNew(ctx); err != nil {
+			return err
+		}
+		current, err := b.current(ctx)
+		if err == nil && !current {
+			err = b.build(ctx)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// lockParked locks the parked mboxes, and looks whether anything was written to
+// them.
+func (w *wayBack) lockParked(ctx context.Context) error {
+	for _, src := range w.found.sources {
+		dir, err := src.dir()
+		if err != nil {
+			return err
+		}
+		o := w.Locks
+		o.Path, o.Owner, o.Timeout, o.Dotlock, o.Fcntl = src.path, w.account.UID, remaining(ctx), false, true
+		held, err := mbox.Lock(ctx, dir.Fd(), src.file, o)
+		if err != nil {
+			return errors.Join(err, dir.Close())
+		}
+		w.locks = append(w.locks, locked{held, dir, src})
+		info, err := held.File.Stat()
+		if err != nil {
+			return err
+		}
+		if err := w.allTaken(src, info.Size()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sameFolders demands the folders that were found before the hold.
+func (w *wayBack) sameFolders() error {
+	rels, err := w.folders()
+	if err != nil {
+		return err
+	}
+	if !slices.Equal(rels, w.rels) {
+		return &Busy{w.account.Maildir}
+	}
+	return nil
+}
+
+// lockNew locks the path that the mbox goes to, and the mbox itself.
+func (b *backBox) lockNew(ctx context.Context) error {
+	if err := b.clear(ctx); err != nil {
+		return err
+	}
+	o := b.lockOptions(ctx)
+	var err error
+	b.lock, err = mbox.LockNew(ctx, b.dir.Fd(), b.temp, b.file(), o)
+	return err
+}
+
+func (b *backBox) lockOptions(ctx context.Context) mbox.LockOptions {
+	o := b.Locks
+	o.Path, o.Owner, o.Timeout = b.live, b.account.UID, remaining(ctx)
+	o.WithGroup = func(calls func() error) error { return inGroup(b.dir, calls) }
+	return o
+}
+
+// clear removes an empty file that an agent has made at the path.
+func (b *backBox) clear(ctx context.Context) error {
+	info, err := b.dir.Lstat(b.file())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if !info.Mode().IsRegular() || info.Size() > 0 {
+		return b.checkPlace(b)
+	}
+	held, err := mbox.Lock(ctx, b.dir.Fd(), b.file(), b.lockOptions(ctx))
+	if err != nil {
+		return err
+	}
+	if info, err = held.File.Stat(); err == nil && info.Size() == 0 {
+		err = inGroup(b.dir, func() error { return b.dir.Unlink(b.file()) })
+	}
+	return errors.Join(err, held.Release())
+}
+
+// publish gives the mboxes their names, if all is still as it was read.
+func (w *wayBack) publish(ctx context.Context) error {
+	if err := w.stillSame(ctx); err != nil {
+		return err
+	}
+	for _, b := range w.boxes {
+		b.named = true // from here on it may be
+		if err := inGroup(b.dir, func() error { return b.dir.Rename(b.temp, b.file(), false) }); err != nil {
+			return err
+		}
+	}
+	for _, b := range w.boxes {
+		if err := b.dir.Sync(); err != nil {
+			return err
+		}
+	}
+	return w.stillFolders(ctx)
+}
+
+// stillSame is the last look before the mboxes get their names.
+func (w *wayBack) stillSame(ctx context.Context) error {
+	for _, l := range w.locks {
+		if err := l.Check(); err != nil {
+			return err
+		}
+	}
+	if w.gate != nil {
+		if err := w.gate.Check(); err != nil {
+			return err
+		}
+	}
+	for _, b := range w.boxes {
+		if err := b.lock.CheckNew(); err != nil {
+			return err
+		}
+		info, err := b.dir.LstatRegular(b.temp)
+		if err != nil {
+			return err
+		}
+		if !statOf(info).same(b.made) {
+			return &Busy{b.live}
+		}
+	}
+	return errors.Join(w.stillFolders(ctx), w.sameFolders())
+}
+
+// stillFolders demands that the Maildir is what the mboxes were made of.
+func (w *wayBack) stillFolders(ctx context.Context) error {
+	for _, b := range w.boxes {
+		if current, err := b.current(ctx); err != nil || !current {
+			return errors.Join(err, &Busy{filepath.Join(w.account.Maildir, b.rel)})
+		}
+	}
+	return nil
+}
+
+// undoBack brings the user back to his Maildir, for the given reason.
+func (w *wayBack) undoBack(why error) error {
+	back := w.asUser(w.unname)
+	var left error
+	if back == nil {
+		left = w.asUser(w.releaseAll) // a lock that is lost already changes nothing
+		back = w.toMaildir.Flip()
+	}
+	w.held = false
+	if back != nil && !errors.Is(back, semaphore.ErrNotDurable) {
+		return errors.Join(why, &Stuck{w.account.Name, semaphore.Maildir, back}, left)
+	}
+	return errors.Join(why, back, w.mirror(semaphore.Maildir), left)
+}
+
+// unname takes the names back that mboxes have got.
+func (w *wayBack) unname() error {
+	for i, b := range w.boxes {
+		if b.named {
+			if err := takeBack(b.dir, w.way.Files[i]); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (w *wayBack) releaseAll() (err error) {
+	for _, b := range w.boxes {
+		if b.lock != nil {
+			err = errors.Join(err, b.lock.Release())
+			b.lock = nil
+		}
+	}
+	return errors.Join(err, w.release())
+}
+
+// afterBack is what remains behind the flip.
+func (w *wayBack) afterBack(ctx context.Context, back *Returned) (warnings []error) {
+	var settled error
+	for _, step := range []func() error{
+		func() error { return w.mirror(semaphore.Mbox) },
+		func() error { settled = w.settleBack(back); return settled },
+		func() error { return w.asUser(w.releaseAll) },
+		func() error {
+			if settled != nil {
+				return nil // the next run needs the record
+			}
+			return journal.RemoveRollback(w.State, w.account.Name)
+		},
+		func() error {
+			if w.around == nil {
+				return nil
+			}
+			return w.around.AfterFlip(context.WithoutCancel(ctx), w.account, semaphore.Mbox)
+		},
+	} {
+		if err := step(); err != nil {
+			warnings = append(warnings, err)
+		}
+	}
+	return warnings
+}
+
+// settleBack sets the Maildir aside, and says so in the soak record.
+func (w *wayBack) settleBack(back *Returned) error {
+	err := w.asUser(func() error {
+		return errors.Join(finishLists(w.way, w.account.UID), w.lastLook(), setAside(w.parent, w.way))
+	})
+	if err == nil {
+		back.Aside = w.way.Aside
+		err = recordBack(w.State, w.way, w.soak)
+	}
+	return err
+}
+
+// lastLook tells of changes of the Maildir that came too late to be carried over:
+// a session that outlived the drain can make them.
+func (w *wayBack) lastLook() error {
+	for _, b := range w.boxes {
+		d, err := openLive(w.root, b.rel)
+		if err != nil {
+			return nil // it is set aside whatever it is
+		}
+		now, err := d.look(context.Background())
+		d.close()
+		if err == nil && now != b.seen {
+			w.doubt("the folder %s of the Maildir was changed while it was given up: look at %s", b.report.Name, filepath.Join(w.way.Aside, b.rel))
+		}
+	}
+	return nil
+}
+
+// discardBack throws away what was made, and the record of it. It is not called
+// behind the flip, or for who is stuck.
+func (w *wayBack) discardBack() error {
+	err := w.asUser(func() error { return discardFiles(w.way, w.account.UID) })
+	if err != nil || w.way.User == "" {
+		return err
+	}
+	return journal.RemoveRollback(w.State, w.account.Name)
+}
+
+// closeBack closes what is open.
+func (w *wayBack) closeBack() (err error) {
+	for _, b := range w.boxes {
+		if b.out != nil {
+			err = errors.Join(err, b.out.Close())
+		}
+		if b.dir != nil {
+			err = errors.Join(err, b.dir.Close())
+		}
+		if b.lines != nil {
+			err = errors.Join(err, b.lines.Close())
+		}
+	}
+	for _, d := range []*safefs.Dir{w.root, w.parent} {
+		if d != nil {
+			err = errors.Join(err, d.Close())
+		}
+	}
+	w.root, w.parent = nil, nil
+	return errors.Join(err, w.tidy())
+}

@@ -1,0 +1,328 @@
+package convert
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"mailferry/internal/journal"
+	"mailferry/internal/safefs"
+	"mailferry/mbox"
+	"mailferry/semaphore"
+)
+
+// undoRollback resolves what a killed rollback has left of a user:
+//
+//	semaphore            then
+//	hold, from maildir   mboxes lose their names and go; maildir
+//	maildir              what was being built goes
+//	mbox, by the record  the Maildir is set aside
+//
+// handled is false where there is nothing of a rollback.
+func (r *recovery) undoRollback(state semaphore.State, meta semaphore.Meta) (did string, handled bool, err error) {
+	way, err := journal.ReadRollback(r.State, r.account.Name)
+	recorded := err == nil
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", true, err
+	}
+	way = sinceBoot(way, r.boot)
+	switch {
+	case state == semaphore.Hold && meta.Before() == semaphore.Maildir:
+		if meta.Run == "" || meta.Host != hostname() && !meta.Expired(time.Now()) {
+			return "", false, nil // an admin's, or another host's
+		}
+		did, err = r.undoHeld(way)
+	case !recorded || state == semaphore.Hold:
+		return "", false, nil
+	case state == semaphore.Maildir:
+		did, err = "what a rollback had begun was removed", r.unmake(way)
+	case meta.Run == way.Run && meta.Before() == semaphore.Maildir:
+		did, err = "his rollback was finished", r.finish(way)
+	default: // the word of an admin
+		did, err = "what a rollback had begun was removed", r.unmake(way)
+	}
+	if err != nil {
+		return "", true, err
+	}
+	return did, true, errors.Join(r.unprepare(meta), journal.RemoveRollback(r.State, r.account.Name))
+}
+
+// undoHeld brings a held user back to his Maildir, unless the run that holds him
+// lives: while it does, nobody else can prepare what it has prepared.
+func (r *recovery) undoHeld(way journal.Rollback) (did string, err error) {
+	free, err := exclude(r.sem)
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, free()) }()
+	state, err := r.sem.Get()
+	if err != nil || state != semaphore.Hold {
+		return "", err // it has come to its end meanwhile
+	}
+	meta, err := r.sem.Meta()
+	if err != nil {
+		return "", err
+	}
+	if err := r.takeAllBack(way); err != nil {
+		return "", err
+	}
+	// A lock that can't be had is another's by now, and no reason to hold on.
+	r.unlock()
+	if err := r.sem.Set(semaphore.Maildir, semaphore.Meta{Epoch: meta.Epoch + 1, Run: meta.Run, From: semaphore.Maildir}); err != nil {
+		return "", err
+	}
+	return "his rollback was undone", r.unmake(way)
+}
+
+// unmake removes what a rollback has made, of a user who is not held.
+func (r *recovery) unmake(way journal.Rollback) error {
+	state, err := r.sem.Get()
+	if err != nil {
+		return err
+	}
+	if err := asUser(r.account, func() error { return r.mirror(state) }); err != nil {
+		return err
+	}
+	return r.asSpoolUser(func() error {
+		return errors.Join(dropRecordedDotlocks(way, r.account.UID), discardFiles(way, r.account.UID))
+	})
+}
+
+// finish does what remains behind the flip.
+func (r *recovery) finish(way journal.Rollback) error {
+	if err := asUser(r.account, func() error { return r.mirror(semaphore.Mbox) }); err != nil {
+		return err
+	}
+	r.unlock()
+	err := r.asSpoolUser(func() error {
+		if err := errors.Join(finishLists(way, r.account.UID), dropRecordedDotlocks(way, r.account.UID)); err != nil {
+			return err
+		}
+		parent, err := safefs.OpenFor(filepath.Dir(way.Maildir.Path), r.account.UID)
+		if err != nil {
+			return err
+		}
+		return errors.Join(setAside(parent, way), parent.Close())
+	})
+	if err != nil {
+		return err
+	}
+	soak, err := journal.ReadSoak(r.State, r.account.Name)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return recordBack(r.State, way, soak)
+}
+
+// asSpoolUser works as the user who may take the group of the spool.
+func (r *recovery) asSpoolUser(work func() error) error {
+	c := &cutover{stage: &stage{Site: r.Site, account: r.account}}
+	var err error
+	if c.spoolGroup, err = spoolGroup(r.account); err != nil {
+		return err
+	}
+	return c.asUser(work)
+}
+
+func (r *recovery) takeAllBack(way journal.Rollback) error {
+	return r.asSpoolUser(func() error {
+		return eachFile(way, r.account.UID, func(dir *safefs.Dir, f journal.RollbackFile) error {
+			if f.List {
+				return nil
+			}
+			return takeBack(dir, f)
+		})
+	})
+}
+
+// sinceBoot forgets the numbers of devices, if they are those of another boot.
+func sinceBoot(way journal.Rollback, boot string) journal.Rollback {
+	if way.BootID != boot {
+		way.Maildir.Dev = 0
+		for i := range way.Files {
+			way.Files[i].Dev = 0
+		}
+	}
+	return way
+}
+
+// eachFile calls do for each recorded file whose directory is there.
+func eachFile(way journal.Rollback, uid int, do func(*safefs.Dir, journal.RollbackFile) error) error {
+	for _, f := range way.Files {
+		dir, err := safefs.OpenFor(filepath.Dir(f.Live), uid)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(do(dir, f), dir.Close()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// takeBack takes its name from an mbox that was never used, if it is the one that
+// was made. Mail that somebody has written behind it, who ignores semaphores and
+// locks, keeps the name, for the sweep.
+func takeBack(dir *safefs.Dir, f journal.RollbackFile) error {
+	name := filepath.Base(f.Live)
+	info, err := dir.LstatRegular(name)
+	var irregular *safefs.Irregular
+	if errors.Is(err, fs.ErrNotExist) || errors.As(err, &irregular) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	now := statOf(info)
+	switch {
+	case now.Ino != f.Ino || f.Dev != 0 && now.Dev != f.Dev:
+		return nil
+	case now.Size > f.Size:
+		return keepTail(dir, name, f.Size)
+	}
+	if err := inGroup(dir, func() error { return dir.Rename(name, f.Temp, false) }); err != nil {
+		return err
+	}
+	return dir.Sync()
+}
+
+// keepTail leaves of an mbox what is behind its first size bytes. Until it is
+// cut, those can be overwritten again and again.
+func keepTail(dir *safefs.Dir, name string, size int64) error {
+	f, err := dir.OpenUpdate(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	tail := info.Size() - size
+	if tail > size && size > 0 {
+		return fmt.Errorf("%s: %d bytes of mail came to it in the hold, behind %d of a rollback that is undone: take them out by hand", f.Name(), tail, size)
+	}
+	if size == 0 {
+		return nil
+	}
+	if _, err := io.Copy(io.NewOffsetWriter(f, 0), io.NewSectionReader(f, size, tail)); err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Truncate(tail), f.Sync())
+}
+
+// discardFiles removes what is left under temporary names, and the directories
+// that were made.
+func discardFiles(way journal.Rollback, uid int) error {
+	err := eachFile(way, uid, func(dir *safefs.Dir, f journal.RollbackFile) error {
+		err := inGroup(dir, func() error { return dir.Unlink(f.Temp) })
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		return err
+	})
+	for _, path := range slices.Backward(way.Dirs) {
+		err = errors.Join(err, removeEmpty(path, uid))
+	}
+	return err
+}
+
+// removeEmpty removes a directory that was made, if nothing lies in it but what
+// was to be a dotlock in it.
+func removeEmpty(path string, uid int) error {
+	above, err := safefs.OpenFor(filepath.Dir(path), uid)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer above.Close()
+	if err := dropTemps(above, filepath.Base(path)); err != nil {
+		return err
+	}
+	switch err := unix.Unlinkat(above.Fd(), filepath.Base(path), unix.AT_REMOVEDIR); err {
+	case nil, unix.ENOENT, unix.ENOTEMPTY, unix.EEXIST, unix.ENOTDIR:
+		return nil
+	default:
+		return &fs.PathError{Op: "rmdir", Path: path, Err: err}
+	}
+}
+
+func dropTemps(above *safefs.Dir, name string) error {
+	dir, err := above.Sub(name)
+	if err != nil {
+		return nil // it is none, and is not removed
+	}
+	defer dir.Close()
+	return dir.Names(func(name string) error {
+		if !mbox.IsDotlockTemp(name) {
+			return nil
+		}
+		return dir.Unlink(name)
+	})
+}
+
+// finishLists puts the lists into place that are due behind the flip.
+func finishLists(way journal.Rollback, uid int) error {
+	return eachFile(way, uid, func(dir *safefs.Dir, f journal.RollbackFile) error {
+		if !f.List {
+			return nil
+		}
+		if _, err := dir.LstatRegular(f.Temp); errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err := dir.Rename(f.Temp, filepath.Base(f.Live), true); err != nil {
+			return err
+		}
+		return dir.Sync()
+	})
+}
+
+// setAside renames the Maildir that is not used any more, if it is there still.
+func setAside(parent *safefs.Dir, way journal.Rollback) error {
+	name := filepath.Base(way.Maildir.Path)
+	info, err := parent.Lstat(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if id := idOf(info); id.ino != way.Maildir.Ino || way.Maildir.Dev != 0 && id.dev != way.Maildir.Dev {
+		return nil
+	}
+	if err := parent.Rename(name, filepath.Base(way.Aside), false); err != nil {
+		return err
+	}
+	return parent.Sync()
+}
+
+// recordBack says in the soak record that the user is back, and what was set
+// aside.
+func recordBack(state string, way journal.Rollback, soak journal.Soak) error {
+	if soak.User == "" {
+		soak = journal.Soak{User: way.User, Run: way.Run, BootID: way.BootID, Maildir: way.Maildir.Path}
+	}
+	soak.Back = time.Now().UTC()
+	if !slices.ContainsFunc(soak.Aside, func(a journal.Aside) bool { return a.Path == way.Aside }) {
+		soak.Aside = append(soak.Aside, journal.Aside{Path: way.Aside, Dev: way.Maildir.Dev, Ino: way.Maildir.Ino})
+	}
+	return journal.WriteSoak(state, soak)
+}
+
+// dropRecordedDotlocks removes the dotlocks of the dead run beside what it made.
+func dropRecordedDotlocks(way journal.Rollback, uid int) error {
+	return eachFile(way, uid, func(dir *safefs.Dir, f journal.RollbackFile) error {
+		return dropDotlocks(source{root: dir, file: parkedName(filepath.Base(f.Live), way.Time)})
+	})
+}
