@@ -278,6 +278,13 @@ func (w *wayBack) afterBack(ctx context.Context, back *Returned) (warnings []err
 		func() error { return w.mirror(semaphore.Mbox) },
 		func() error { settled = w.settleBack(back); return settled },
 		func() error { return w.asUser(w.releaseAll) },
+		func() error { // he works meanwhile
+			if settled == nil {
+				settled = w.clear(back)
+				return settled
+			}
+			return nil
+		},
 		func() error {
 			if settled != nil {
 				return nil // the next run needs the record
@@ -305,7 +312,22 @@ func (w *wayBack) settleBack(back *Returned) error {
 	})
 	if err == nil {
 		back.Aside = w.way.Aside
-		err = recordBack(w.State, w.way, w.soak)
+		w.soak, err = recordBack(w.State, w.way, w.soak)
+	}
+	return err
+}
+
+// clear takes what is parked out of the user's folders.
+func (w *wayBack) clear(back *Returned) error {
+	c := clearing{Site: w.Site, account: w.account, way: w.way, soak: w.soak}
+	err := c.do()
+	for _, text := range c.stays {
+		w.doubt("%s", text)
+	}
+	for _, a := range c.soak.Aside {
+		if a.Ino == w.way.Maildir.Ino {
+			back.Aside = a.Path
+		}
 	}
 	return err
 }

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -43,7 +44,7 @@ func (r *recovery) undoRollback(state semaphore.State, meta semaphore.Meta) (did
 	case state == semaphore.Maildir:
 		did, err = "what a rollback had begun was removed", r.unmake(way)
 	case meta.Run == way.Run && meta.Before() == semaphore.Maildir:
-		did, err = "his rollback was finished", r.finish(way)
+		did, err = r.finish(way)
 	default: // the word of an admin
 		did, err = "what a rollback had begun was removed", r.unmake(way)
 	}
@@ -95,12 +96,12 @@ func (r *recovery) unmake(way journal.Rollback) error {
 }
 
 // finish does what remains behind the flip.
-func (r *recovery) finish(way journal.Rollback) error {
+func (r *recovery) finish(way journal.Rollback) (did string, err error) {
 	if err := asUser(r.account, func() error { return r.mirror(semaphore.Mbox) }); err != nil {
-		return err
+		return "", err
 	}
 	r.unlock()
-	err := r.asSpoolUser(func() error {
+	err = r.asSpoolUser(func() error {
 		if err := errors.Join(finishLists(way, r.account.UID), dropRecordedDotlocks(way, r.account.UID)); err != nil {
 			return err
 		}
@@ -111,13 +112,20 @@ func (r *recovery) finish(way journal.Rollback) error {
 		return errors.Join(setAside(parent, way), parent.Close())
 	})
 	if err != nil {
-		return err
+		return "", err
 	}
 	soak, err := journal.ReadSoak(r.State, r.account.Name)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
+		return "", err
 	}
-	return recordBack(r.State, way, soak)
+	if soak, err = recordBack(r.State, way, soak); err != nil {
+		return "", err
+	}
+	c := clearing{Site: r.Site, account: r.account, way: way, soak: soak}
+	if err := c.do(); err != nil {
+		return "", err
+	}
+	return strings.Join(append([]string{"his rollback was finished"}, c.stays...), "; "), nil
 }
 
 // asSpoolUser works as the user who may take the group of the spool.
@@ -309,15 +317,17 @@ func setAside(parent *safefs.Dir, way journal.Rollback) error {
 
 // recordBack says in the soak record that the user is back, and what was set
 // aside.
-func recordBack(state string, way journal.Rollback, soak journal.Soak) error {
+func recordBack(state string, way journal.Rollback, soak journal.Soak) (journal.Soak, error) {
 	if soak.User == "" {
 		soak = journal.Soak{User: way.User, Run: way.Run, BootID: way.BootID, Maildir: way.Maildir.Path}
 	}
 	soak.Back = time.Now().UTC()
-	if !slices.ContainsFunc(soak.Aside, func(a journal.Aside) bool { return a.Path == way.Aside }) {
-		soak.Aside = append(soak.Aside, journal.Aside{Path: way.Aside, Dev: way.Maildir.Dev, Ino: way.Maildir.Ino})
+	if !slices.ContainsFunc(soak.Aside, func(a journal.Aside) bool {
+		return a.Ino == way.Maildir.Ino && (a.Path == way.Aside || a.From == way.Aside)
+	}) {
+		soak.Aside = append(soak.Aside, journal.Aside{Path: way.Aside, Dev: way.Maildir.Dev, Ino: way.Maildir.Ino, Back: soak.Back})
 	}
-	return journal.WriteSoak(state, soak)
+	return soak, journal.WriteSoak(state, soak)
 }
 
 // dropRecordedDotlocks removes the dotlocks of the dead run beside what it made.

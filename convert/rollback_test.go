@@ -76,6 +76,9 @@ func TestAUserWhoDidNothingGetsHisMboxesBackToTheByte(t *testing.T) {
 		now := withoutTimes(after)
 		for path := range now {
 			if strings.Contains(path, ".mailferry-") {
+				if strings.HasPrefix(path, a.Folders[0]+"/") {
+					t.Errorf("%s: %s is among the folders", a.Name, path)
+				}
 				delete(now, path)
 			}
 		}

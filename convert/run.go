@@ -112,7 +112,8 @@ type User struct {
 	Parked   []string      `json:"parked,omitempty"`
 	Already  bool          `json:"already,omitempty"` // done by an earlier run
 	Retired  []string      `json:"retired,omitempty"` // paths of what was parked, and is deleted
-	Freed    int64         `json:"freed,omitempty"`   // bytes that were freed by that
+	Freed    int64         `json:"freed,omitempty"`   // bytes of disk space that were freed by that
+	Dry      bool          `json:"dry_run,omitempty"` // nothing was deleted: all of that would be
 
 	Rehearsal *journal.Rehearsal `json:"rehearsal,omitempty"`
 

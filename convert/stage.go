@@ -68,6 +68,9 @@ func (g *stage) open(boot string, syncs *syncSet) (err error) {
 			return err
 		}
 	}
+	if err := g.dropLost(boot, final); err != nil {
+		return err
+	}
 	name := g.record.Name
 	if !isPromise(g.record) {
 		name = maildir.StagingName(final) // the one that was recorded is gone, or not to be trusted
@@ -100,8 +103,22 @@ func promise(a account.Account, run, boot string) journal.Staging {
 
 func isPromise(r journal.Staging) bool { return r.Name != "" && r.Ino == 0 }
 
+// dropLost removes the staging directory of an earlier run that was not synced
+// when the host went down: it is worth nothing, and ours by its inode.
+func (g *stage) dropLost(boot, final string) error {
+	r := g.record
+	if r.Name == "" || isPromise(r) || r.Final != final || r.Parent != filepath.Dir(g.account.Maildir) || r.Synced || r.BootID == boot {
+		return nil
+	}
+	info, err := g.parent.Lstat(r.Name)
+	if err != nil || !info.IsDir() || idOf(info).ino != r.Ino {
+		return nil
+	}
+	return g.parent.RemoveAll(r.Name)
+}
+
 // recorded is the staging directory of an earlier run. What was not synced is
-// worth nothing after a reboot; it is left to be reported.
+// worth nothing after a reboot.
 func (g *stage) recorded(boot, final string) (maildir.Place, bool) {
 	r := g.record
 	place := maildir.Place{Name: r.Name, Dev: r.Dev, Ino: r.Ino}

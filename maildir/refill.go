@@ -265,7 +265,7 @@ func (s *Staging) RemoveDir(rel string) error {
 	return parent.RemoveAll(path.Base(rel))
 }
 
-// RemoveLists removes lists of a folder, as Dirs names it.
+// RemoveLists removes lists of a folder, as Dirs names it, durably.
 func (s *Staging) RemoveLists(rel string, names ...string) error {
 	dir, err := s.mkdirAll(rel)
 	if err != nil {
@@ -275,7 +275,7 @@ func (s *Staging) RemoveLists(rel string, names ...string) error {
 	for _, name := range names {
 		err = errors.Join(err, dir.RemoveAll(name), dir.RemoveAll(name+revisionSuffix))
 	}
-	return err
+	return errors.Join(err, dir.Sync())
 }
 
 // Resubscribe is Subscribe for a staging Maildir that may have a list, and tells

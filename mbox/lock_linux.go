@@ -20,6 +20,7 @@ import (
 // read it). One that is in the way is
 //
 //	refused      not a regular file, or not made by root, the mbox's owner or our uid
+//	taken over   pid:host of this host, or no host, and older than its boot: at once
 //	respected    pid of this host, or no host, and alive: for ever
 //	taken over   pid:host of this host and dead: at once
 //	taken over   else, when neither it nor the mbox changed for StaleAfter
@@ -213,6 +214,9 @@ func (h *Held) judge(d *dotlockFile) error {
 	}
 	if uid := int(d.st.Uid); uid != 0 && uid != int(h.st.Uid) && uid != unix.Geteuid() {
 		return h.refusedDotlock(fmt.Sprintf("belongs to uid %d, who is neither root nor the owner of the mbox, uid %d", uid, h.st.Uid))
+	}
+	if (d.holder.Host == "" || d.holder.Host == h.opts.Hostname) && isOlderThanBoot(h.dir, &d.st) {
+		return nil
 	}
 	here := d.holder.PID != 0 && (d.holder.Host == "" || d.holder.Host == h.opts.Hostname)
 	if here && d.held() {

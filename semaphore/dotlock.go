@@ -17,6 +17,7 @@ import (
 //
 //	refused     not a regular file, or not made by root, the home's owner or our uid
 //	taken over  pid:host of this host and dead: at once
+//	taken over  of this host or of none, and older than its boot: at once
 //	taken over  unchanged for StaleAfter, whoever made it
 //	respected   else
 //
@@ -128,6 +129,8 @@ func (g *Gate) judge(d *dotlock) error {
 	case uid != 0 && uid != home.Uid && int(uid) != unix.Geteuid():
 		return g.fault(ErrGateRefused, "belongs to uid %d, who is neither root nor uid %d, the home's owner", uid, home.Uid)
 	case d.dead(g.opts.Hostname) || age >= g.opts.StaleAfter:
+		return nil
+	case (d.host == "" || d.host == g.opts.Hostname) && isOlderThanBoot(g.dir, &d.st):
 		return nil
 	}
 	return g.fault(ErrGateBusy, "%s old, made by %s", age.Round(time.Second), d.maker())

@@ -121,6 +121,32 @@ func TestWhoIsRespectedAndWhoIsNot(t *testing.T) {
 	}
 }
 
+// After a power loss nobody who took a gate on this host lives.
+func TestGatesOlderThanTheBootAreStaleAtOnce(t *testing.T) {
+	s := newScene(t)
+	was := sinceBoot
+	defer func() { sinceBoot = was }()
+	here, err := os.Hostname()
+	s.must(err)
+	sinceBoot = func() time.Duration { return -2 * time.Second } // the host was started just now
+	for content, want := range map[string]error{
+		"": nil, "0": nil, fmt.Sprint(os.Getppid()): nil, fmt.Sprintf("%d:%s", os.Getppid(), here): nil,
+		fmt.Sprintf("%d:elsewhere", os.Getppid()): ErrGateBusy,
+	} {
+		s.put(s.gate(), content)
+		g, err := s.take(GateOptions{StaleAfter: time.Hour})
+		if want != nil {
+			s.wantError(err, want)
+			continue
+		}
+		if err != nil {
+			t.Errorf("%q: %v", content, err)
+			continue
+		}
+		s.must(g.Release())
+	}
+}
+
 func TestWhatIsNoDotlockIsRefusedAndLeft(t *testing.T) {
 	for name, plant := range plants {
 		switch name {

@@ -54,14 +54,22 @@ const unopened = 65
 
 // BeforeHold makes Dovecot write to the mboxes what it knows alone.
 func (a *around) BeforeHold(ctx context.Context, u account.Account) error {
-	if a.dovecot.Path != "" {
-		err := a.dovecot.Settle(ctx, u.Name)
-		var failed *host.Failed
-		if err != nil && !(errors.As(err, &failed) && failed.Exit == unopened) {
-			return fmt.Errorf("having Dovecot write what it holds back; without that, a client might see other UIDs or flags: %w", err)
-		}
+	if err := a.settle(ctx, u); err != nil {
+		return fmt.Errorf("having Dovecot write what it holds back; without that, a client might see other UIDs or flags: %w", err)
 	}
 	return a.hook(ctx, host.BeforeHold, u)
+}
+
+func (a *around) settle(ctx context.Context, u account.Account) error {
+	if a.dovecot.Path == "" {
+		return nil
+	}
+	err := a.dovecot.Settle(ctx, u.Name)
+	var failed *host.Failed
+	if errors.As(err, &failed) && failed.Exit == unopened {
+		return nil
+	}
+	return err
 }
 
 // Drain ends his sessions, and has the next login ask anew where his mail is.
@@ -74,9 +82,14 @@ func (a *around) Drain(ctx context.Context, u account.Account) error {
 	return a.hook(ctx, host.Drain, u)
 }
 
-// AfterFlip is told when all is done for him.
-func (a *around) AfterFlip(ctx context.Context, u account.Account, _ semaphore.State) error {
-	return errors.Join(a.forget(ctx, u), a.hook(ctx, host.AfterFlip, u))
+// AfterFlip is told when all is done for him. Back on mbox, Dovecot's index is of
+// another file: it is made anew before a session finds that out.
+func (a *around) AfterFlip(ctx context.Context, u account.Account, to semaphore.State) error {
+	err := a.forget(ctx, u)
+	if to == semaphore.Mbox {
+		err = errors.Join(err, a.settle(ctx, u))
+	}
+	return errors.Join(err, a.hook(ctx, host.AfterFlip, u))
 }
 
 // AfterAbort is told when he is back where he was.

@@ -168,7 +168,7 @@ func lettersOfMboxes(u mailgen.SiteUser) (map[string]string, error) {
 	}
 	tree := filepath.Join(u.Home, "mail")
 	werr := filepath.WalkDir(tree, func(path string, e fs.DirEntry, err error) error {
-		if errors.Is(err, fs.ErrNotExist) || err == nil && (e.IsDir() || strings.Contains(e.Name(), ".mailferry-") || strings.HasPrefix(e.Name(), ".") || strings.HasSuffix(e.Name(), ".lock")) {
+		if errors.Is(err, fs.ErrNotExist) || err == nil && (e.IsDir() || maildir.IsStaging(e.Name()) || mbox.IsDotlockTemp(e.Name()) || e.Name() == ".subscriptions" || strings.HasSuffix(e.Name(), ".lock")) {
 			return nil
 		}
 		if err != nil {

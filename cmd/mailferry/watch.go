@@ -28,6 +28,7 @@ type watch struct {
 	holds   []time.Duration
 	already int
 	stages  rehearsed
+	retired retired
 	failed  error // of out
 }
 
@@ -53,6 +54,7 @@ func (w *watch) User(u convert.User) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.stages.add(u)
+	w.retired.add(u)
 	if u.Already {
 		w.already++
 	} else if u.Hold > 0 {
@@ -84,6 +86,9 @@ func userLines(u convert.User) (lines []string) {
 		line("%s", u.Text)
 	case u.Rehearsal != nil:
 		line("%s", rehearsalText(u))
+	}
+	if len(u.Retired) > 0 {
+		line("%s", retiredText(u))
 	}
 	if u.Round != nil {
 		for _, m := range u.Round.Mailboxes {
@@ -120,6 +125,7 @@ type jsonRun struct {
 	HoldMax float64 `json:"hold_max_seconds"`
 
 	Rehearsed *rehearsed `json:"rehearsed,omitempty"`
+	Retired   *retired   `json:"retired,omitempty"`
 }
 
 // end shows the result of the run.
@@ -131,7 +137,7 @@ func (w *watch) end(run string, s *journal.Summary) error {
 	slices.Sort(w.holds)
 	if w.json {
 		w.note(json.NewEncoder(w.out).Encode(jsonRun{"summary", *s, w.already, time.Since(w.start).Seconds(),
-			w.hold(50).Seconds(), w.hold(99).Seconds(), w.hold(100).Seconds(), w.stages.sums()}))
+			w.hold(50).Seconds(), w.hold(99).Seconds(), w.hold(100).Seconds(), w.stages.sums(), w.retired.sums()}))
 		return w.failed
 	}
 	var b strings.Builder
@@ -144,8 +150,11 @@ func (w *watch) end(run string, s *journal.Summary) error {
 	}
 	fmt.Fprintf(&b, "%s: %d done (%d before), %d skipped, %d failed, %d untouched\n", plural(s.Users.Total, "user"),
 		s.Users.Done, w.already, s.Users.Skipped, s.Users.Failed, s.Users.Untouched)
-	fmt.Fprintf(&b, "%s in: %d converted, %d quarantined; %s\n", plural(s.Messages.In, "message"), s.Messages.Converted, s.Messages.Quarantined, size(s.Bytes))
+	if w.verb != string(convert.Retire) {
+		fmt.Fprintf(&b, "%s in: %d converted, %d quarantined; %s\n", plural(s.Messages.In, "message"), s.Messages.Converted, s.Messages.Quarantined, size(s.Bytes))
+	}
 	b.WriteString(w.stages.text())
+	b.WriteString(w.retired.text())
 	if len(w.holds) > 0 {
 		fmt.Fprintf(&b, "held for %s (median), %s (99%%), %s (most)\n", ms(w.hold(50)), ms(w.hold(99)), ms(w.hold(100)))
 	}

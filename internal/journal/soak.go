@@ -24,9 +24,10 @@ type Soak struct {
 
 // Parked is an mbox that was in use before the flip. Sizes are in bytes.
 type Parked struct {
-	Mailbox string `json:"mailbox"` // its name, as reports have it
-	Live    string `json:"live"`    // path that it had
-	Path    string `json:"path"`    // path that it has
+	Mailbox string `json:"mailbox"`        // its name, as reports have it
+	Live    string `json:"live"`           // path that it had
+	Path    string `json:"path"`           // path that it has
+	From    string `json:"from,omitempty"` // while a rollback moves it: the path that it may still have
 	Dev     uint64 `json:"dev"`
 	Ino     uint64 `json:"ino"`
 	Mode    uint32 `json:"mode"`  // permissions that it had
@@ -34,11 +35,14 @@ type Parked struct {
 	Taken   int64  `json:"taken"` // up to here its mail is in the Maildir: Size, and what sweeps took since
 }
 
-// Aside is a Maildir that a rollback has set aside.
+// Aside is a Maildir that a rollback has set aside, or an mbox that was parked
+// before the last flip.
 type Aside struct {
-	Path string `json:"path"`
-	Dev  uint64 `json:"dev"`
-	Ino  uint64 `json:"ino"`
+	Path string    `json:"path"`
+	From string    `json:"from,omitempty"` // as of Parked
+	Dev  uint64    `json:"dev"`
+	Ino  uint64    `json:"ino"`
+	Back time.Time `json:"back,omitzero"` // of a Maildir: since when nobody reads it
 }
 
 var soaks = records[Soak]{"soak", func(s Soak) string { return s.User }, Soak.each}
@@ -60,12 +64,12 @@ func (s Soak) each(do func(string) string) Soak {
 	s.User, s.Maildir = do(s.User), do(s.Maildir)
 	parked := make([]Parked, len(s.Parked))
 	for i, p := range s.Parked {
-		p.Mailbox, p.Live, p.Path = do(p.Mailbox), do(p.Live), do(p.Path)
+		p.Mailbox, p.Live, p.Path, p.From = do(p.Mailbox), do(p.Live), do(p.Path), do(p.From)
 		parked[i] = p
 	}
 	aside := make([]Aside, len(s.Aside))
 	for i, a := range s.Aside {
-		a.Path = do(a.Path)
+		a.Path, a.From = do(a.Path), do(a.From)
 		aside[i] = a
 	}
 	s.Parked, s.Aside = parked, aside

@@ -1,0 +1,127 @@
+//go:build linux && amd64
+
+package main
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"mailferry/internal/mailgen"
+	"mailferry/semaphore"
+)
+
+// lateID is that of a message that came to the Maildir.
+const lateID = "gen-1a7e-0"
+
+// useMaildirOfBob delivers to bob.
+func useMaildirOfBob(t *testing.T, s *sweepSite) {
+	t.Helper()
+	text := []byte("From: late@example.org\nSubject: late\n\nId: " + lateID + "\nFrom here on it is late.\n")
+	u := s.Users[1]
+	path := filepath.Join(u.Home, "Maildir", "new", "1700000001.M1P1.host")
+	if err := errors.Join(os.WriteFile(path, text, 0o600), os.Chown(path, u.UID, u.GID)); err != nil {
+		t.Error(err)
+	}
+	late := mailgen.Message{ID: lateID, Dovecot: mailgen.Sum{Size: int64(len(text)), SHA256: sha256.Sum256(text)}}
+	s.want[u.Spool] = append(s.want[u.Spool][:len(s.want[u.Spool]):len(s.want[u.Spool])], late)
+}
+
+// accountBack demands of each user that what his semaphore says holds each message
+// once: in the Maildir byte for byte, in the mbox with all of its body.
+func accountBack(t *testing.T, s *sweepSite, when moment) (wrong []string) {
+	t.Helper()
+	for _, u := range s.Users {
+		a := &settlement{sweepSite: s, u: u, when: when}
+		state, err := s.semaphore(t, u.Name).Get()
+		maildir := filepath.Join(u.Home, "Maildir")
+		switch {
+		case err != nil || state == semaphore.Hold || when == ended && state != semaphore.Mbox:
+			a.tell("the semaphore says %s: %v", state, err)
+		case state == semaphore.Maildir:
+			a.inMaildir(maildir)
+		case exists(maildir):
+			a.tell("a Maildir is there, and the semaphore says mbox")
+		default:
+			a.inMboxes()
+		}
+		a.mirror(state)
+		for _, text := range a.wrong {
+			wrong = append(wrong, u.Name+": "+text)
+		}
+	}
+	return wrong
+}
+
+func (a *settlement) inMaildir(root string) {
+	for _, m := range a.u.Mailboxes {
+		if exists(m.Path) {
+			a.tell("%s is there, and the semaphore says maildir", m.Path)
+		}
+		files, err := messageFiles(a.folderOf(root, m))
+		if err != nil {
+			a.tell("%v", err)
+		}
+		for _, want := range a.want[m.Path] {
+			if list := files[want.ID]; len(list) != 1 || list[0].sum != want.Dovecot {
+				a.tell("%s is in %s %d times, or otherwise", want.ID, m.Name, len(list))
+			}
+			delete(files, want.ID)
+		}
+		for id, list := range files {
+			a.tell("%q is in %s, and was not before", id, list[0].path)
+		}
+	}
+}
+
+func (a *settlement) folderOf(root string, m mailgen.SiteMailbox) string {
+	if m.Path == a.u.Spool {
+		return root
+	}
+	rel, _ := filepath.Rel(filepath.Join(a.u.Home, "mail"), m.Path)
+	return filepath.Join(root, "."+strings.ReplaceAll(rel, "/", "."))
+}
+
+func (a *settlement) inMboxes() {
+	for _, m := range a.u.Mailboxes {
+		content, err := os.ReadFile(m.Path)
+		if err != nil && len(a.want[m.Path]) > 0 {
+			a.tell("%v", err)
+		}
+		was := a.original(m.Path)
+		for _, want := range a.want[m.Path] {
+			id := []byte("Id: " + want.ID + "\n")
+			body := append(id, "From here on"...)
+			if want.ID != lateID {
+				body = bytes.TrimRight(was[want.Body:want.End], "\r\n")
+			}
+			if n, bodies := bytes.Count(content, id), bytes.Count(content, body); n != 1 && n+bytes.Count(content, []byte("Id: "+want.ID+"\r\n")) != 1 || bodies != 1 && want.ID != lateID {
+				a.tell("%s is in %s %d times, its body %d times", want.ID, m.Path, n, bodies)
+			}
+		}
+		if n := len(textID.FindAll(content, -1)); n != len(a.want[m.Path]) {
+			a.tell("%s has %d messages, of %d", m.Path, n, len(a.want[m.Path]))
+		}
+	}
+}
+
+// original is the mbox that was parked when the user was moved.
+func (a *settlement) original(path string) []byte {
+	for _, name := range append(a.parkedAs(path), path) {
+		content, err := os.ReadFile(name)
+		if err == nil && sha256.Sum256(content) == a.before[path].SHA256 {
+			return content
+		}
+	}
+	a.tell("%s: the mbox as it was is gone", path)
+	return make([]byte, a.before[path].Size)
+}
+
+func (a *settlement) parkedAs(path string) []string {
+	list, _ := filepath.Glob(path + ".mailferry-*") // a good pattern
+	return list
+}

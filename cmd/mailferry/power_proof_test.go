@@ -1,0 +1,79 @@
+//go:build linux && amd64
+
+package main
+
+import (
+	"math/rand/v2"
+	"path"
+	"slices"
+	"strings"
+	"testing"
+
+	"mailferry/internal/powerloss"
+	"mailferry/internal/stepper"
+)
+
+// forgottenSyncs are what a run could forget. Where a filesystem hides that, since
+// one sync of anything writes all that went before, nothing can be noticed
+// there, and nothing be relied on.
+var forgottenSyncs = []struct {
+	name  string
+	is    func(stepper.Call) bool
+	want  string   // is told of some of the states
+	blind []string // filesystems
+	back  bool     // of a rollback
+}{
+	{"all", syncs, "was on maildir", nil, false},
+	{"staging", func(c stepper.Call) bool { return syncs(c) && strings.Contains(c.Paths[0], ".Maildir.mailferry-") }, "0 times", nil, false},
+	{"directory of the Maildir", func(c stepper.Call) bool { return syncs(c) && path.Dir(c.Paths[0]) == "home" }, "no such file", []string{"ext4", "xfs"}, false},
+	{"semaphore", func(c stepper.Call) bool { return syncs(c) && strings.HasPrefix(c.Paths[0], "semaphores/") }, "semaphore", []string{"ext4"}, false},
+	{"directory of semaphores", func(c stepper.Call) bool { return syncs(c) && c.Paths[0] == "semaphores" }, "was on maildir", nil, false},
+	{"all in a rollback", syncs, "was on mbox", nil, true},
+	{"mboxes in a rollback", func(c stepper.Call) bool { return syncs(c) && !strings.HasPrefix(c.Paths[0], "semaphores") }, " 0 times", []string{"xfs"}, true},
+}
+
+// Each sync that a promise rests on is one without which the promise is seen to
+// be broken.
+func TestForgottenSyncsAreNoticed(t *testing.T) {
+	for _, f := range powerloss.Filesystems {
+		t.Run(f.Name, func(t *testing.T) {
+			t.Parallel()
+			forth, back := newPower(t, f, powerScenarios[1]), newPower(t, f, powerScenarios[3])
+			for _, forgotten := range forgottenSyncs {
+				if slices.Contains(forgotten.blind, f.Name) {
+					continue
+				}
+				t.Run(forgotten.name, func(t *testing.T) {
+					p := forth
+					if forgotten.back {
+						p = back
+					}
+					if tried, noticed := p.notices(t, forgotten.is, forgotten.want); !noticed {
+						t.Errorf("nothing was noticed in %d states", tried)
+					} else {
+						t.Logf("noticed in state %d", tried)
+					}
+				})
+			}
+		})
+	}
+}
+
+// notices examines states of runs that forget calls until one is noticed.
+func (p *power) notices(t *testing.T, forgotten func(stepper.Call) bool, want string) (tried int, noticed bool) {
+	t.Helper()
+	for seed := range uint64(8) {
+		p.restore(t)
+		r := p.record(t, seed, forgotten)
+		cuts := r.tape.Cuts(100, seed, r.atRest)
+		random := rand.New(rand.NewPCG(seed, 5))
+		random.Shuffle(len(cuts), func(i, j int) { cuts[i], cuts[j] = cuts[j], cuts[i] })
+		for _, cut := range cuts {
+			tried++
+			if strings.Contains(strings.Join(p.state(t, r, cut, false), "\n"), want) {
+				return tried, true
+			}
+		}
+	}
+	return tried, false
+}

@@ -1,0 +1,340 @@
+//go:build linux && amd64
+
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"mailferry/internal/powerloss"
+	"mailferry/semaphore"
+)
+
+// powerScenario is a run during which power is lost, and what was done before.
+type powerScenario struct {
+	name    string
+	before  []string // verbs
+	verb    string
+	goal    semaphore.State                                                // where a user is of whom it says that it is through with him
+	use     func(*testing.T, *sweepSite)                                   // of the mail, when bob's hold is about to begin
+	account func(t *testing.T, s *sweepSite, when moment) (wrong []string) // is told what is not as it must be
+}
+
+var powerScenarios = []powerScenario{
+	{"precopy", nil, "precopy", semaphore.Mbox, useMbox, accountForth},
+	{"migrate", nil, "migrate", semaphore.Maildir, useMbox, accountForth},
+	{"cutover", []string{"precopy"}, "cutover", semaphore.Maildir, useMbox, accountForth},
+	{"rollback", []string{"migrate"}, "rollback", semaphore.Mbox, useMaildirOfBob, accountBack},
+}
+
+func useMbox(t *testing.T, s *sweepSite) { s.useBob(t) }
+
+func accountForth(t *testing.T, s *sweepSite, when moment) []string {
+	if when == ended {
+		return s.account(t, when)
+	}
+	return slices.DeleteFunc(s.account(t, when), abandoned.MatchString)
+}
+
+// powerStates is how many states are examined: MAILFERRY_TEST_POWER, or what fits
+// into the time of a test.
+func powerStates(t *testing.T) int {
+	t.Helper()
+	text := os.Getenv("MAILFERRY_TEST_POWER")
+	if text == "" {
+		return 1500
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 {
+		t.Fatalf("MAILFERRY_TEST_POWER is %q", text)
+	}
+	return n
+}
+
+// perRecording is how many states are made of one recording: there is more to
+// learn of another one, whose filesystem has written at other moments.
+const perRecording = 400
+
+// Whenever power is lost, and whatever the disk makes of what it was not told to
+// flush: it can be mounted, and after mailferry recover each user has all of
+// his mail, once, in what his semaphore says, and who was told to be moved is.
+func TestPowerIsLostAtAnyMoment(t *testing.T) {
+	states := powerStates(t)
+	for _, f := range powerloss.Filesystems {
+		t.Run(f.Name, func(t *testing.T) {
+			t.Parallel()
+			for _, scenario := range powerScenarios {
+				t.Run(scenario.name, func(t *testing.T) {
+					p := newPower(t, f, scenario)
+					left := states / len(powerloss.Filesystems) / len(powerScenarios)
+					for seed := uint64(1); left > 0; seed++ {
+						p.restore(t)
+						r := p.record(t, seed, nil)
+						p.examine(t, r, min(left, perRecording))
+						left -= perRecording
+					}
+					p.tell(t)
+				})
+			}
+		})
+	}
+}
+
+// power loses it, again and again.
+type power struct {
+	powerScenario
+	disk  *powerloss.Disk
+	site  *sweepSite
+	whole *powerloss.Tape // of the site before the run
+
+	states int // that were examined
+	wrong  int // of them
+	took   time.Duration
+	events int // of all recordings
+}
+
+// newPower makes a server on a disk of its own.
+func newPower(t *testing.T, f powerloss.Filesystem, scenario powerScenario) *power {
+	t.Helper()
+	dir := t.TempDir()
+	for _, d := range []string{dir, filepath.Dir(dir)} {
+		if err := os.Chmod(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	disk := newDisk(t, f, dir)
+	p := &power{powerScenario: scenario, disk: disk}
+	p.mount(t)
+	p.site = newSweepSite(t, filepath.Join(disk.Dir, "site"))
+	for _, verb := range scenario.before {
+		p.site.migrated(t, exitDone, verb)
+	}
+	p.unmount(t)
+	disk.Record()
+	p.whole = disk.Stop()
+	return p
+}
+
+func newDisk(t *testing.T, f powerloss.Filesystem, dir string) *powerloss.Disk {
+	t.Helper()
+	disk, err := powerloss.New(f, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := disk.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return disk
+}
+
+func (p *power) mount(t *testing.T) {
+	t.Helper()
+	if err := p.disk.Mount(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (p *power) unmount(t *testing.T) {
+	t.Helper()
+	if err := p.disk.Unmount(); err != nil {
+		t.Fatalf("%v; open: %q", err, p.site.open())
+	}
+}
+
+// restore puts the disk back to how it was before the run.
+func (p *power) restore(t *testing.T) {
+	t.Helper()
+	if err := p.disk.Lose(p.whole, powerloss.Cut{}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// copied is the site with all that a use of it changes.
+func (s *sweepSite) copied() *sweepSite {
+	c, summary := *s, *s.SiteSummary
+	summary.Users = slices.Clone(s.Users)
+	c.server = &server{SiteSummary: &summary, before: s.server.before}
+	c.want, c.before = maps.Clone(s.want), maps.Clone(s.before)
+	return &c
+}
+
+// examine looks at states of a recording, of which some are of a loss of power
+// in the recovery from another, and tells of those in which something is not as
+// it must be.
+func (p *power) examine(t *testing.T, r *powerRecording, n int) {
+	t.Helper()
+	start := time.Now()
+	again := n / 4 / perRecovery
+	for i, cut := range r.tape.Cuts(n-again*perRecovery, r.seed, r.atRest) {
+		p.look(t, r, cut, i%10 == 0)
+	}
+	for _, cut := range r.tape.Cuts(again, r.seed+1<<32, r.atRest) {
+		recovery := p.recovery(t, r, cut)
+		for _, cut := range recovery.tape.Cuts(perRecovery, cut.Seed, recovery.atRest) {
+			p.look(t, recovery, cut, false)
+		}
+	}
+	p.took += time.Since(start)
+	p.events += len(r.tape.Events)
+}
+
+// perRecovery is how many states are made of one recovery.
+const perRecovery = 6
+
+// look looks at a state, and tells what is wrong there.
+func (p *power) look(t *testing.T, r *powerRecording, cut powerloss.Cut, over bool) {
+	t.Helper()
+	p.states++
+	wrong := p.state(t, r, cut, over)
+	if len(wrong) == 0 {
+		return
+	}
+	p.wrong++
+	if p.wrong <= 5 {
+		t.Errorf("%s, %s, recording %d: %s\n\t%s\nhint: to see it again: MAILFERRY_TEST_POWER_STATE=%s go test -run TestPowerIsLostAgain ./cmd/mailferry",
+			p.disk.Name, p.name, r.seed, cut, strings.Join(wrong, "\n\t"), p.keep(t, r, cut))
+	}
+}
+
+func (p *power) tell(t *testing.T) {
+	t.Helper()
+	if p.wrong > 0 { // of which the first were told
+		t.Fail()
+	}
+	t.Logf("%d states of %d events, %d wrong; %v each", p.states, p.events, p.wrong, (p.took / time.Duration(p.states)).Round(100*time.Microsecond))
+}
+
+// state is what a cut leaves: the machine comes up again, mailferry recover is
+// run, and accounts are settled; if asked to, the run is done over, to its end.
+func (p *power) state(t *testing.T, r *powerRecording, cut powerloss.Cut, over bool) (wrong []string) {
+	t.Helper()
+	if err := p.disk.Lose(r.tape, cut); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.disk.Mount(); err != nil {
+		return []string{err.Error()}
+	}
+	marks := r.tape.Marks(cut)
+	s := r.site(marks)
+	wrong = append(wrong, s.rebooted()...)
+	wrong = append(wrong, s.runs(t, "recover", exitDone)...)
+	wrong = append(wrong, p.account(t, s, afterFault)...)
+	wrong = append(wrong, s.promised(t, marks, p.goal)...)
+	if over && len(wrong) == 0 {
+		last := "migrate" // a staging that was not synced is gone, and cutover makes none
+		if p.verb == "rollback" {
+			last = p.verb
+		}
+		wrong = append(wrong, s.runs(t, last, exitDone)...)
+		s.killed = true
+		wrong = append(wrong, p.account(t, s, ended)...)
+	}
+	p.unmount(t)
+	return wrong
+}
+
+// recovery records what is written after a cut until mailferry recover has ended.
+// What was promised before is so on the tape.
+func (p *power) recovery(t *testing.T, r *powerRecording, cut powerloss.Cut) *powerRecording {
+	t.Helper()
+	if err := p.disk.Lose(r.tape, cut); err != nil {
+		t.Fatal(err)
+	}
+	p.disk.Record()
+	marks := r.tape.Marks(cut)
+	for _, m := range marks {
+		p.disk.Mark(m)
+	}
+	p.mount(t)
+	s := r.site(marks)
+	s.rebooted()
+	s.runs(t, "recover", exitDone) // whatever it ends with: that is looked at elsewhere
+	p.unmount(t)
+	return &powerRecording{seed: cut.Seed, tape: p.disk.Stop(), sites: r.sites}
+}
+
+// abandoned is a staging that was not synced before power was lost: worth nothing,
+// and removed by the next run that makes one.
+var abandoned = regexp.MustCompile(`^left: home/\w+/\.Maildir\.mailferry-[0-9a-f]{16}/`)
+
+// runs runs a verb, and tells if it did not end as it has to.
+func (s *sweepSite) runs(t *testing.T, verb string, want int) (wrong []string) {
+	t.Helper()
+	args := s.args(verb)
+	if verb == "recover" { // which is about all there are
+		args = []string{verb, "--config", s.Config}
+	}
+	var out, errs bytes.Buffer
+	if code := run(t.Context(), args, &out, &errs); code != want {
+		wrong = append(wrong, fmt.Sprintf("mailferry %s exited with %d: %s%s", verb, code, &out, &errs))
+	}
+	return wrong
+}
+
+// bootID is the field of a staging record that says in which life of the
+// machine it was written.
+const bootID = `"boot_id":"`
+
+// rebooted makes it known that the machine was started again. A lock file whose
+// content did not come through is older than the boot, and so stale; this
+// machine's boot is not.
+func (s *sweepSite) rebooted() (wrong []string) {
+	err := filepath.WalkDir(s.Dir, func(path string, e fs.DirEntry, err error) error {
+		if err != nil || !e.Type().IsRegular() || !strings.HasSuffix(path, ".lock") {
+			return err
+		}
+		info, err := e.Info()
+		if err == nil && info.Size() == 0 && (strings.HasPrefix(path, s.Dir+"/home/") || strings.HasPrefix(path, s.Dir+"/spool/")) {
+			err = os.Remove(path)
+		}
+		return err
+	})
+	if err != nil {
+		wrong = append(wrong, err.Error())
+	}
+	records, _ := filepath.Glob(s.state("staging", "*.json")) // a good pattern
+	for _, path := range records {
+		err := rewrite(path, func(b []byte) []byte {
+			at := bytes.Index(b, []byte(bootID))
+			if at >= 0 {
+				b[at+len(bootID)] ^= 1 // a hex digit remains one
+			}
+			return b
+		})
+		if err != nil {
+			wrong = append(wrong, err.Error())
+		}
+	}
+	return wrong
+}
+
+// promised demands that a user of whom was told that he is where the run brings
+// him is there.
+func (s *sweepSite) promised(t *testing.T, marks []string, goal semaphore.State) (wrong []string) {
+	t.Helper()
+	for _, u := range s.Users {
+		if !slices.Contains(marks, promiseOf(u.Name, goal)) {
+			continue
+		}
+		if now, err := s.semaphore(t, u.Name).Get(); err != nil || now != goal {
+			wrong = append(wrong, fmt.Sprintf("%s: was on %s before power was lost, and is on %s: %v", u.Name, goal, now, err))
+		}
+	}
+	return wrong
+}
+
+func promiseOf(user string, state semaphore.State) string {
+	return fmt.Sprintf("%s is on %s", user, state)
+}
