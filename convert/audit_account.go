@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"math"
 	"path/filepath"
 	"slices"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"mailferry/internal/account"
+	"mailferry/internal/journal"
 	"mailferry/internal/safefs"
 	"mailferry/mbox"
 	"mailferry/semaphore"
@@ -34,6 +36,9 @@ import (
 //	            number to look at.
 //	astray      lies in its folder under another UID, and was not moved: a Difference
 //	came        is in no parked mbox
+//
+// Mail that came to a parked mbox after the flip was swept, as new mail, and is
+// passed over; if it was not, that is a Difference.
 //
 // A folder that has another name now is known by its UIDVALIDITY. One that is
 // gone was deleted, if its messages lie elsewhere, if Dovecot's log of folders
@@ -58,6 +63,9 @@ func (s Site) Audit(ctx context.Context, a account.Account) (*AuditReport, error
 	if err != nil || state != semaphore.Maildir {
 		return c.report, err
 	}
+	if c.soak, err = journal.ReadSoak(s.State, a.Name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
 	if err := asUser(a, func() error { return c.run(ctx) }); err != nil {
 		return nil, err
 	}
@@ -75,6 +83,7 @@ type accountAudit struct {
 	report  *AuditReport
 	reader  *reader
 	root    *safefs.Dir     // the Maildir
+	soak    journal.Soak    // zero if there is none
 	folders []*auditFolder  // that are there
 	boxes   []*mailboxAudit // by parked mbox
 	lost    []lost          // messages that are not in their folder
@@ -198,6 +207,7 @@ func (c *accountAudit) begin(found *tree) error {
 			continue
 		}
 		b := &mailboxAudit{accountAudit: c, src: src, rel: rel, flip: flipOf(src.file)}
+		b.converted, b.taken = c.inMaildir(src)
 		if b.validity, err = validityOf(src, c.Scan); isSkippable(err) && !src.named {
 			c.report.Skips = append(c.report.Skips, skipOf(src.path, err))
 			continue
@@ -210,6 +220,17 @@ func (c *accountAudit) begin(found *tree) error {
 		c.report.Mailboxes = append(c.report.Mailboxes, b.report)
 	}
 	return nil
+}
+
+// inMaildir tells up to which byte a parked mbox was converted, and up to which
+// swept.
+func (c *accountAudit) inMaildir(src source) (converted, taken int64) {
+	for _, p := range c.soak.Parked {
+		if p.Path == src.path && p.Ino == src.id.ino {
+			return p.Size, p.Taken
+		}
+	}
+	return math.MaxInt64, math.MaxInt64
 }
 
 // flipOf is when a parked mbox was parked, in seconds since 1970.

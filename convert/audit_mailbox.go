@@ -22,7 +22,10 @@ type mailboxAudit struct {
 	validity uint32 // UIDVALIDITY that it records; 0: none
 	index    int32
 	report   *MailboxAudit
-	folder   *auditFolder // nil: gone
+
+	converted, taken int64 // up to here it was converted, and swept
+
+	folder *auditFolder // nil: gone
 
 	in       *input
 	dir      *liveDir
@@ -129,6 +132,14 @@ func (b *mailboxAudit) advance() error {
 		}
 		if err != nil {
 			return failed(b.src, err)
+		}
+		if e.Offset >= b.converted {
+			if e.Offset < b.taken {
+				continue
+			}
+			b.differ(b.report, e.Offset, b.src.path, "mbox", "no mail since the flip", "mail that is not in the Maildir: run mailferry sweep")
+			b.head = nil
+			return nil
 		}
 		state := b.in.State(e)
 		if state.Pseudo {

@@ -57,8 +57,11 @@ func TestCodesAreThoseOfTheList(t *testing.T) {
 		}
 	}
 	for _, name := range used {
-		if name == "subscription" {
-			continue // a line that a round leaves out of a list: in its report, and no finding
+		switch name {
+		case "subscription": // a line that a round leaves out of a list: in its report, and no finding
+			continue
+		case "no-maildir", "stray", "folder-collides", "maildir-odd": // why a rollback leaves a user alone: see TestWhoCanNotGoBackIsNamedAndLeftAlone
+			continue
 		}
 		if _, known := codes[name]; !known {
 			t.Errorf("%s is in no list", name)

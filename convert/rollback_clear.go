@@ -22,18 +22,20 @@ import (
 //	home/mail/lists/go.mailferry-TIME → home/.mail.mailferry-TIME/lists/go.mailferry-TIME
 //
 // The soak record has both paths before anything is renamed, so that a kill
-// leaves nothing in doubt. What can't be moved stays where it is.
+// leaves nothing in doubt. What can't be moved stays where it is; on a disk that is
+// full, until the next run has tried again.
 type clearing struct {
 	Site
 	account account.Account
 	way     journal.Rollback
 	soak    journal.Soak
+	again   bool     // it is the second try
 	stays   []string // what could not be moved, and why
 
 	touched map[string]*safefs.Dir // directories whose names were changed, by path
 }
 
-// place is where an entry of the soak record lies.
+// asidePlace is where an entry of the soak record lies.
 type asidePlace struct {
 	path, from *string
 	ino        uint64
@@ -121,8 +123,11 @@ func (c *clearing) move() (err error) {
 		if *p.from == "" {
 			continue
 		}
-		if err := c.moveOne(p); err != nil {
-			c.stay(*p.from, err)
+		if failed := c.moveOne(p); failed != nil && !c.again && isPassing(failed) {
+			err = errors.Join(err, failed)
+			continue
+		} else if failed != nil {
+			c.stay(*p.from, failed)
 			vain = append(vain, filepath.Dir(*p.path))
 			*p.path = *p.from
 		}
@@ -135,6 +140,11 @@ func (c *clearing) move() (err error) {
 		err = errors.Join(err, removeClearing(path, c.account.UID))
 	}
 	return err
+}
+
+// isPassing reports whether an error may be none the next time.
+func isPassing(err error) bool {
+	return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) || errors.Is(err, unix.EIO)
 }
 
 // moveOne renames one. If it is not where it was, a killed run has moved it, or
@@ -221,7 +231,8 @@ func removeClearing(path string, uid int) error {
 			return nil
 		}
 		above, err := safefs.OpenFor(filepath.Dir(path), uid)
-		if errors.Is(err, fs.ErrNotExist) {
+		var untrusted *safefs.Untrusted
+		if errors.Is(err, fs.ErrNotExist) || errors.As(err, &untrusted) || isNoDir(err) { // what lies there is none
 			path = filepath.Dir(path)
 			continue
 		}

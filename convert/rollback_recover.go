@@ -121,7 +121,7 @@ func (r *recovery) finish(way journal.Rollback) (did string, err error) {
 	if soak, err = recordBack(r.State, way, soak); err != nil {
 		return "", err
 	}
-	c := clearing{Site: r.Site, account: r.account, way: way, soak: soak}
+	c := clearing{Site: r.Site, account: r.account, way: way, soak: soak, again: true}
 	if err := c.do(); err != nil {
 		return "", err
 	}

@@ -92,7 +92,13 @@ func (r *Run) stay(ctx context.Context) {
 	}
 	w.Finish()
 	ended := func() bool { return w.ended(0) }
-	if !w.ended(sweepSettles) { // mostly there is nobody to wait for
+	switch {
+	case w.ended(sweepSettles): // mostly there is nobody to wait for
+	case r.Grace == 0: // but for the last look
+		for !ended() && ctx.Err() == nil && !r.flagged(panicFile) {
+			time.Sleep(sweepSettles / 10)
+		}
+	default:
 		r.waitFor(ctx, "staying for the grace of the users who were moved last, to catch late deliveries", ended)
 	}
 	w.Close()

@@ -123,5 +123,10 @@ func (a *settlement) original(path string) []byte {
 
 func (a *settlement) parkedAs(path string) []string {
 	list, _ := filepath.Glob(path + ".mailferry-*") // a good pattern
-	return list
+	rel, err := filepath.Rel(filepath.Join(a.u.Home, "mail"), path)
+	if err != nil {
+		return list
+	}
+	cleared, _ := filepath.Glob(filepath.Join(a.u.Home, ".mail.mailferry-*", rel+".mailferry-*")) // by a rollback
+	return append(list, cleared...)
 }

@@ -36,6 +36,56 @@ written down before.
 	return runCommandWith(convert.Retire, retireKeys, cmd, func(r *convert.Run) { r.OlderThan, r.DryRun = time.Duration(age), dry })
 }
 
+// retired adds up what a run has deleted, or in a dry run would have.
+type retired struct {
+	Users  int   `json:"users"`
+	Things int   `json:"deleted"` // parked mboxes, and Maildirs that were set aside
+	Bytes  int64 `json:"freed_bytes"`
+	Dry    bool  `json:"dry_run,omitempty"`
+}
+
+func (r *retired) add(u convert.User) {
+	if len(u.Retired) == 0 {
+		return
+	}
+	r.Users++
+	r.Things += len(u.Retired)
+	r.Bytes += u.Freed
+	r.Dry = u.Dry
+}
+
+// sums are nil if nothing was deleted.
+func (r *retired) sums() *retired {
+	if r.Users == 0 {
+		return nil
+	}
+	return r
+}
+
+// text is the line of the sums; none if nothing was deleted.
+func (r *retired) text() string {
+	if r.Users == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%s of %s: %s\n", plural(r.Things, "mailbox"), plural(r.Users, "user"), freed(r.Bytes, r.Dry))
+}
+
+func freed(bytes int64, dry bool) string {
+	if dry {
+		return "would be deleted, which frees " + size(bytes)
+	}
+	return "deleted, which freed " + size(bytes)
+}
+
+// retiredText tells what was deleted of a user.
+func retiredText(u convert.User) string {
+	names := make([]string, len(u.Retired))
+	for i, path := range u.Retired {
+		names[i] = quoted(path)
+	}
+	return freed(u.Freed, u.Dry) + ": " + strings.Join(names, ", ")
+}
+
 // retireKeys are the keys that decide what a retirement does.
 var retireKeys = []string{"users", "min-uid", "spool", "folders", "maildir", "layout", "semaphore", "mirror", "gate",
 	"profile", "quoting", "eol", "correct-dates", "locks", "chunk", "jobs", "max-failures", "window", "pause-between", "nice"}

@@ -23,6 +23,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"mailferry/internal/journal"
 	"mailferry/internal/mailgen"
 	"mailferry/internal/stepper"
 	"mailferry/maildir"
@@ -124,7 +125,8 @@ func tellLetter(found map[string]string, folder string, content []byte, flags ma
 }
 
 // lettersOfMboxes does so with the live mboxes.
-func lettersOfMboxes(u mailgen.SiteUser) (map[string]string, error) {
+// When all is over, nothing else lies among them.
+func lettersOfMboxes(u mailgen.SiteUser, over bool) (map[string]string, error) {
 	found := map[string]string{}
 	read := func(path, folder string) error {
 		content, err := os.ReadFile(path)
@@ -168,7 +170,7 @@ func lettersOfMboxes(u mailgen.SiteUser) (map[string]string, error) {
 	}
 	tree := filepath.Join(u.Home, "mail")
 	werr := filepath.WalkDir(tree, func(path string, e fs.DirEntry, err error) error {
-		if errors.Is(err, fs.ErrNotExist) || err == nil && (e.IsDir() || maildir.IsStaging(e.Name()) || mbox.IsDotlockTemp(e.Name()) || e.Name() == ".subscriptions" || strings.HasSuffix(e.Name(), ".lock")) {
+		if errors.Is(err, fs.ErrNotExist) || err == nil && (e.IsDir() || !over && strings.Contains(e.Name(), ".mailferry-") || maildir.IsStaging(e.Name()) || mbox.IsDotlockTemp(e.Name()) || e.Name() == ".subscriptions" || strings.HasSuffix(e.Name(), ".lock")) {
 			return nil
 		}
 		if err != nil {
@@ -192,7 +194,7 @@ func (s *backSite) account(t *testing.T, over bool) (wrong []string) {
 		root := filepath.Join(u.Home, "Maildir")
 		var got map[string]string
 		if state == semaphore.Mbox {
-			got, err = lettersOfMboxes(u)
+			got, err = lettersOfMboxes(u, over)
 		} else {
 			got, err = lettersOfMaildir(root)
 		}
@@ -215,8 +217,30 @@ func (s *backSite) rest(u mailgen.SiteUser, state semaphore.State) (wrong []stri
 	if (state == semaphore.Mbox) == exists(filepath.Join(u.Home, "Maildir")) {
 		wrong = append(wrong, fmt.Sprintf("%s is on %s; there is a Maildir: %t", u.Name, state, state == semaphore.Mbox))
 	}
+	if state == semaphore.Mbox {
+		wrong = append(wrong, s.aside(u)...)
+	}
 	if state == semaphore.Maildir && (exists(u.Spool) || exists(filepath.Join(u.Home, "mail", "Made"))) {
 		wrong = append(wrong, u.Name+" is on maildir, and something lies at an old path")
+	}
+	return wrong
+}
+
+// aside demands that all that is parked or set aside of a user who is back lies
+// where the record says.
+func (s *backSite) aside(u mailgen.SiteUser) (wrong []string) {
+	soak, err := journal.ReadSoak(s.state(), u.Name)
+	if err != nil {
+		return []string{err.Error()}
+	}
+	list := soak.Aside
+	for _, p := range soak.Parked {
+		list = append(list, journal.Aside{Path: p.Path, From: p.From})
+	}
+	for _, a := range list {
+		if !exists(a.Path) || a.From != "" {
+			wrong = append(wrong, fmt.Sprintf("%s: set aside as %q, from %q; it is there: %t", u.Name, a.Path, a.From, exists(a.Path)))
+		}
 	}
 	return wrong
 }
@@ -255,8 +279,14 @@ func differing(got, want map[string]string) string {
 // step carries out a rollback that is stopped at a call.
 func (s *backSite) step(t *testing.T, o stepper.Options) (*stepper.Result, string) {
 	t.Helper()
+	return s.stepOf(t, o, s.args("rollback", "--jobs", "1", "--cutover-jobs", "1")...)
+}
+
+// stepOf is step for any verb.
+func (s *backSite) stepOf(t *testing.T, o stepper.Options, args ...string) (*stepper.Result, string) {
+	t.Helper()
 	var out bytes.Buffer
-	cmd := exec.Command("mailferry", s.args("rollback", "--jobs", "1", "--cutover-jobs", "1")...)
+	cmd := exec.Command("mailferry", args...)
 	cmd.Stdout, cmd.Stderr = &out, &out
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
@@ -288,6 +318,13 @@ func backPoint(t *testing.T, w *sweep, o stepper.Options) (call string, wrong []
 		}
 	}
 	w.points.Add(1)
+	return call, s.aftermath(t)
+}
+
+// aftermath looks at what a stopped run left, lets recover put that right, and
+// then has the rollback done.
+func (s *backSite) aftermath(t *testing.T) (wrong []string) {
+	t.Helper()
 	tell := func(when string, list []string) {
 		for _, text := range list {
 			wrong = append(wrong, when+text)
@@ -306,7 +343,7 @@ func backPoint(t *testing.T, w *sweep, o stepper.Options) (call string, wrong []
 	}
 	tell("in the end: ", s.account(t, true))
 	tell("in the end: ", s.left(t))
-	return call, wrong
+	return wrong
 }
 
 func backSweep(t *testing.T, stride int, pick func(stepper.Call) []stepper.Action) {
@@ -325,6 +362,12 @@ func backSweep(t *testing.T, stride int, pick func(stepper.Call) []stepper.Actio
 			points = append(points, stepper.Options{At: at + 1, Do: do})
 		}
 	}
+	w.back(t, points, stride)
+}
+
+// back tries every so many-th point.
+func (w *sweep) back(t *testing.T, points []stepper.Options, stride int) {
+	t.Helper()
 	next := make(chan stepper.Options, len(points))
 	for i := 0; i < len(points); i += stride {
 		next <- points[i]
