@@ -23,11 +23,13 @@ import (
 type cutover struct {
 	*stage
 	run         string
-	around      Host          // nil: nothing has to be done
-	limit       time.Duration // of the hold
-	drainLimit  time.Duration // of the wait for sessions and open files, in the hold
-	quarantined int           // messages that are known to be left out
-	skips       []Skip        // files that are known to be left out
+	around      Host                   // nil: nothing has to be done
+	limit       time.Duration          // of the hold
+	drainLimit  time.Duration          // of the wait for sessions, gate, locks and open files, in the hold; 0: as long as the hold
+	drained     time.Time              // when it is over; zero: with the hold
+	only        func(path string) bool // the mailboxes that are locked; nil: all
+	quarantined int                    // messages that are known to be left out
+	skips       []Skip                 // files that are known to be left out
 	pace        Pace
 	rounds      int // unlocked deltas before the hold, at most
 
@@ -67,13 +69,17 @@ func (c *cutover) do(ctx context.Context) (*Cut, error) {
 	if err := c.beforeHold(ctx); err != nil { // servers may write to the mailboxes
 		return nil, err
 	}
-	if err := c.preRounds(ctx); err != nil {
-		return nil, err
+	err := c.preRounds(ctx)
+	if err == nil {
+		err = c.prepare()
 	}
-	if err := c.prepare(); err != nil {
-		return nil, errors.Join(err, c.tidy())
+	if err != nil {
+		return nil, errors.Join(err, c.tidy(), c.afterAbort(ctx, semaphore.Mbox, nil))
 	}
 	start := time.Now()
+	if c.drainLimit > 0 {
+		c.drained = start.Add(c.drainLimit)
+	}
 	ctx, cancel := context.WithTimeoutCause(ctx, c.limit, errHoldLimit)
 	defer cancel()
 	if err := c.toHold.Flip(); err != nil {
@@ -82,7 +88,7 @@ func (c *cutover) do(ctx context.Context) (*Cut, error) {
 		}
 		return nil, errors.Join(err, c.tidy())
 	}
-	err := c.mirror(semaphore.Hold) // behind the authority, both before anything else
+	err = c.mirror(semaphore.Hold) // behind the authority, both before anything else
 	if err == nil {
 		err = c.asUser(func() error { return c.takeGate(ctx) })
 	}
@@ -99,11 +105,13 @@ func (c *cutover) do(ctx context.Context) (*Cut, error) {
 		err = context.Cause(ctx)
 	}
 	if err != nil {
-		return nil, errors.Join(c.undo(err), c.tidy(), c.afterAbort(ctx, semaphore.Mbox))
+		err = c.undo(err)
+		return nil, errors.Join(err, c.tidy(), c.afterAbort(ctx, semaphore.Mbox, err))
 	}
 	flip := c.toMaildir.Flip()
 	if flip != nil && !errors.Is(flip, semaphore.ErrNotDurable) {
-		return nil, errors.Join(c.undo(flip), c.tidy(), c.afterAbort(ctx, semaphore.Mbox))
+		err = c.undo(flip)
+		return nil, errors.Join(err, c.tidy(), c.afterAbort(ctx, semaphore.Mbox, err))
 	}
 	c.flipped = time.Now()
 	c.report.Changes.add(c.early)

@@ -3,6 +3,7 @@ package convert
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"path/filepath"
 	"slices"
@@ -30,8 +31,20 @@ func (c *cutover) takeGate(ctx context.Context) (err error) {
 	if c.gateDir, err = safefs.OpenFor(filepath.Dir(c.account.Gate), c.account.UID); err != nil {
 		return err
 	}
-	c.gate, err = semaphore.TakeGate(ctx, c.gateDir.Fd(), filepath.Base(c.account.Gate), semaphore.GateOptions{Timeout: remaining(ctx)})
-	return err
+	c.gate, err = semaphore.TakeGate(ctx, c.gateDir.Fd(), filepath.Base(c.account.Gate), semaphore.GateOptions{Timeout: c.patience(ctx)})
+	if err != nil {
+		return fmt.Errorf("%q, which deliveries take before they read the semaphore: %w", c.account.Gate, err)
+	}
+	return nil
+}
+
+// patience is how long a gate or a lock is waited for: until the drain is over,
+// and no longer than the hold lasts.
+func (c *cutover) patience(ctx context.Context) time.Duration {
+	if c.drained.IsZero() {
+		return remaining(ctx)
+	}
+	return min(remaining(ctx), max(time.Until(c.drained), 0))
 }
 
 func remaining(ctx context.Context) time.Duration {
@@ -45,6 +58,9 @@ func (c *cutover) lockAll(ctx context.Context) (err error) {
 		return err
 	}
 	for _, src := range c.found.sources {
+		if c.only != nil && !c.only(src.path) {
+			continue
+		}
 		if slices.ContainsFunc(c.skips, func(s Skip) bool { return s.Path == src.path }) {
 			continue // no mailbox, and perhaps one that can't be locked
 		}
@@ -63,7 +79,7 @@ func (c *cutover) lock(ctx context.Context, src source) (locked, error) {
 		return locked{}, err
 	}
 	o := c.Locks
-	o.Path, o.Owner, o.Timeout = src.path, c.account.UID, remaining(ctx)
+	o.Path, o.Owner, o.Timeout = src.path, c.account.UID, c.patience(ctx)
 	o.WithGroup = func(calls func() error) error { return inGroup(dir, calls) }
 	held, err := mbox.Lock(ctx, dir.Fd(), src.file, o)
 	if err != nil {

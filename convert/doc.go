@@ -41,7 +41,7 @@
 //	 ↓           mbox. The mirror says so, too
 //	gate         who had read "mbox" before the hold, and takes the gate, has
 //	 ↓           written, or has given up
-//	drain        sessions are ended; no program has a mailbox open for writing
+//	drain        sessions are ended
 //	 ↓
 //	lock         nobody who locks can write. No program has a mailbox open, still
 //	 ↓

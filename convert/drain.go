@@ -54,9 +54,11 @@ func (c *cutover) drain(ctx context.Context) error {
 	return nil
 }
 
-// afterAbort tells that a hold came to nothing.
-func (c *cutover) afterAbort(ctx context.Context, stays semaphore.State) error {
-	if c.around == nil {
+// afterAbort tells that a move came to nothing, for the given reason; but not of a
+// user who is still held.
+func (c *cutover) afterAbort(ctx context.Context, stays semaphore.State, why error) error {
+	var stuck *Stuck
+	if c.around == nil || errors.As(why, &stuck) {
 		return nil
 	}
 	return c.around.AfterAbort(context.WithoutCancel(ctx), c.account, stays)
@@ -86,7 +88,6 @@ const usedAgain = 25 * time.Millisecond
 // lockUnused locks every mailbox, at a moment at which no program has it open:
 // who has could write without a lock, or go on with what he remembers of it. Programs get until the drain limit to let go.
 func (c *cutover) lockUnused(ctx context.Context) error {
-	last := time.Now().Add(c.drainLimit)
 	for {
 		err := c.asUser(func() error { return c.lockAll(ctx) })
 		if err != nil {
@@ -94,7 +95,7 @@ func (c *cutover) lockUnused(ctx context.Context) error {
 		}
 		err = c.unused()
 		var used *InUse
-		if !errors.As(err, &used) || !time.Now().Before(last) {
+		if !errors.As(err, &used) || !time.Now().Before(c.drained) {
 			return err
 		}
 		if err := c.asUser(c.unlockAll); err != nil {

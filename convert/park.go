@@ -133,16 +133,17 @@ func (c *cutover) record(list []converted) error {
 	return journal.WriteSoak(c.State, now)
 }
 
-// freeTime moves the time of the flip on to a second for which nothing is parked
-// yet: who is moved, brought back and moved again has been quick.
+// freeTime moves the time of the flip behind those for which anything was parked:
+// the newest of a mailbox's parked mboxes is told by its name. Who is moved,
+// brought back and moved again may have been quick, or the clock set back.
 func (c *cutover) freeTime(list []converted) error {
-	for i := 0; i < len(list); i++ {
-		switch _, err := list[i].dir.Lstat(parkedName(list[i].src.file, c.flipped)); {
-		case err == nil:
-			c.flipped = c.flipped.Add(time.Second)
-			i = -1
-		case !errors.Is(err, fs.ErrNotExist):
+	for _, l := range list {
+		newest, err := newestParked(l.dir, l.src.file)
+		if err != nil {
 			return err
+		}
+		if p, parked := parseParked(newest); parked && !c.flipped.Truncate(time.Second).After(p.flip) {
+			c.flipped = p.flip.Add(time.Second)
 		}
 	}
 	return nil

@@ -81,12 +81,19 @@ func (r *recovery) do() (did string, err error) {
 		}
 		r.record = journal.Staging{}
 	}
+	switch {
+	case state == semaphore.Hold && meta.Run == "":
+		return "", nil // an admin's
+	case state == semaphore.Hold && meta.Host != hostname() && !meta.Expired(time.Now()):
+		return "", fmt.Errorf("he is held by run %s, of host %q, until %s: left alone until then; run mailferry recover again", meta.Run, meta.Host, meta.Deadline.Local().Format(time.DateTime))
+	}
+	if err := r.isInTable(state, meta); err != nil {
+		return "", err
+	}
 	if did, handled, err := r.undoRollback(state, meta); handled || err != nil {
 		return did, err
 	}
 	switch {
-	case state == semaphore.Hold && (meta.Run == "" || meta.Host != hostname() && !meta.Expired(time.Now())):
-		return "", nil
 	case state == semaphore.Hold:
 		return r.undo()
 	case r.record.Name != "" && state == semaphore.Maildir:
@@ -97,6 +104,30 @@ func (r *recovery) do() (did string, err error) {
 		return "his cutover was finished", errors.Join(err, r.sweepLate())
 	}
 	return "", asUser(r.account, func() error { return r.mirror(state) })
+}
+
+// isInTable refuses what no step of ours leaves: somebody has moved mail by hand,
+// or it was lost.
+func (r *recovery) isInTable(state semaphore.State, meta semaphore.Meta) error {
+	if state == semaphore.Mbox {
+		return nil
+	}
+	t := trace{}
+	if err := asUser(r.account, func() error { return t.maildirOf(r.account, r.record) }); err != nil {
+		return err
+	}
+	fits := !t.maildir || t.published
+	if state == semaphore.Maildir || meta.Before() == semaphore.Maildir {
+		fits = t.maildir
+	}
+	if fits {
+		return nil
+	}
+	if err := asUser(r.account, func() error { return t.mailOf(r.account) }); err != nil {
+		return err
+	}
+	return fmt.Errorf("no step of mailferry leaves a user like this: the semaphore %q says %s, before that %s; %v (Maildir %q, spool %q). Nothing was touched; put his mail where it belongs, and say where: mailferry semaphore set %s mbox, or maildir",
+		r.account.Semaphore, state, meta.Before(), t, r.account.Maildir, r.account.Spool, r.account.Name)
 }
 
 // sweepLate takes what came to the old places since a dead run flipped.
@@ -247,7 +278,8 @@ func (r *Run) recover(ctx context.Context, accounts []account.Account) {
 		byName[a.Name] = a
 	}
 	recorded := map[string]journal.Staging{}
-	for _, name := range r.recorded(recorded) {
+	due := r.recorded(recorded)
+	for _, name := range due {
 		if _, listed := byName[name]; !listed && r.Find != nil {
 			if a, ok := r.Find(name); ok {
 				byName[name] = a
@@ -255,12 +287,18 @@ func (r *Run) recover(ctx context.Context, accounts []account.Account) {
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(byName)) {
-		a := byName[name]
-		if a.Problem != nil || ctx.Err() != nil {
-			continue
-		}
-		if a.UID >= r.MinUID {
+		if a := byName[name]; a.Problem == nil && a.UID >= r.MinUID && ctx.Err() == nil {
 			r.recovered(r.Recover(a, recorded[name]))
+		}
+	}
+	for _, name := range slices.Compact(slices.Sorted(slices.Values(due))) {
+		switch a, found := byName[name]; {
+		case !found:
+			r.recovered(Recovered{User: name, Err: errors.New("the user database does not know him any more")})
+		case a.Problem != nil:
+			r.recovered(Recovered{User: name, Err: a.Problem})
+		case a.UID < r.MinUID:
+			r.recovered(Recovered{User: name, Err: fmt.Errorf("uid %d is below min-uid, %d", a.UID, r.MinUID)})
 		}
 	}
 }

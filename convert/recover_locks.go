@@ -25,13 +25,26 @@ func (r *recovery) unlock() error {
 		return err
 	}
 	err = c.asUser(func() error {
-		err := c.takeGate(ctx)
-		if err == nil {
-			err = c.lockAll(ctx)
-		}
+		err := errors.Join(c.takeGate(ctx), c.lockEach(ctx))
 		return errors.Join(err, c.release())
 	})
 	return errors.Join(err, c.asUser(r.dropDotlocks), c.tidy())
+}
+
+// lockEach locks what can be locked: a file among the folders that the user can't
+// write to was nobody's to lock before, either.
+func (c *cutover) lockEach(ctx context.Context) (err error) {
+	if c.found, err = findAccount(c.account); err != nil {
+		return err
+	}
+	for _, src := range c.found.sources {
+		l, lerr := c.lock(ctx, src)
+		if lerr == nil {
+			c.locks = append(c.locks, l)
+		}
+		err = errors.Join(err, lerr)
+	}
+	return err
 }
 
 // unlockLimit is how long the locks of a dead run are waited for: they may
@@ -99,4 +112,3 @@ func isDead(dir *safefs.Dir, name string) bool {
 	}
 	return holder.PID == os.Getpid() || errors.Is(unix.Kill(holder.PID, 0), unix.ESRCH)
 }
-

@@ -44,6 +44,7 @@ func (r *recovery) forth() error {
 				return err
 			}
 		}
+		c.only = func(path string) bool { return was[path].Ino != 0 }
 		return errors.Join(c.takeGate(ctx), c.lockAll(ctx))
 	})
 	if err == nil {
@@ -82,6 +83,13 @@ func (r *recovery) recordedParks() (map[string]stat, time.Time, error) {
 		}
 	}
 	return was, soak.Flipped, nil
+}
+
+// isParked reports whether the mbox that was converted, and which another has the
+// name of now, was parked by the dead run.
+func (c *cutover) isParked(l locked, was stat) bool {
+	info, err := l.dir.Lstat(parkedName(l.src.file, c.flipped))
+	return err == nil && idOf(info).ino == was.Ino
 }
 
 // convertedFrom reads the lists of a Maildir. A folder with messages and without
@@ -126,15 +134,15 @@ func (r *recovery) park(c *cutover, was map[string]stat) error {
 		}
 		now, read := statOf(info), was[l.src.path]
 		switch {
-		case read.Ino != now.Ino:
-		case now.Size < read.Size:
+		case read.Ino != now.Ino && (read.Ino == 0 || c.isParked(l, read)):
+		case read.Ino != now.Ino, now.Size < read.Size:
 			short = append(short, l.src.path)
 		default:
 			ours = append(ours, converted{l, read.Size})
 		}
 	}
 	if len(short) > 0 {
-		return fmt.Errorf("%q: became shorter behind the flip, so that what came late can't be told from what is in the Maildir: all is left where it is; compare the two, move it away, and run mailferry recover", short)
+		return fmt.Errorf("%q: was rewritten behind the flip, so that what came late can't be told from what is in the Maildir: all is left where it is; compare the two, move it away, and run mailferry recover", short)
 	}
 	if _, err := c.parkAll(ours); err != nil {
 		return err

@@ -3,6 +3,7 @@ package convert
 import (
 	"context"
 	"errors"
+	"io"
 	"os"
 	"time"
 
@@ -14,14 +15,14 @@ import (
 // staging, or else at its start.
 func (r *round) begin(ctx context.Context, src source, file *os.File, anew bool) (*input, error) {
 	if r.recall == nil {
-		return scan(file, r.Scan)
+		return scanBy(file, r.watch(ctx, file), r.Scan)
 	}
 	leaveAtime(file)
 	m := r.recall.marks[src.path]
 	delete(r.recall.marks, src.path)
 	dir, err := r.Folders.Dir(src.parts)
 	if err != nil || anew || m == nil || r.trusted[dir] == nil {
-		return r.fromStart(file)
+		return r.fromStart(ctx, file)
 	}
 	start := time.Now()
 	info, err := file.Stat()
@@ -33,9 +34,9 @@ func (r *round) begin(ctx context.Context, src source, file *os.File, anew bool)
 		return nil, errors.Join(err, file.Close())
 	}
 	if seen == nil {
-		return r.fromStart(file)
+		return r.fromStart(ctx, file)
 	}
-	s, t, err := mbox.Resume(hashedReader{file, seen}, info.Size(), r.Scan, &m.scan)
+	s, t, err := mbox.Resume(r.watch(ctx, hashedReader{file, seen}), info.Size(), r.Scan, &m.scan)
 	if err != nil {
 		return nil, errors.Join(err, file.Close())
 	}
@@ -43,13 +44,37 @@ func (r *round) begin(ctx context.Context, src source, file *os.File, anew bool)
 	return &input{File: file, Scanner: s, Tracker: t, before: info, opened: start, hash: seen, from: m}, nil
 }
 
+// watched is a file of which the reading ends with the round's time, and shows
+// that the round lives: a single message may be all of a mailbox, and a file with
+// a hole costs its owner nothing.
+type watched struct {
+	io.ReaderAt
+	check func() error
+}
+
+func (w watched) ReadAt(b []byte, off int64) (int, error) {
+	if err := w.check(); err != nil {
+		return 0, err
+	}
+	return w.ReaderAt.ReadAt(b, off)
+}
+
+func (r *round) watch(ctx context.Context, file io.ReaderAt) io.ReaderAt {
+	return watched{file, func() error {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		return r.show()
+	}}
+}
+
 // fromStart reads all of an mbox, and hashes it on the way.
-func (r *round) fromStart(file *os.File) (*input, error) {
+func (r *round) fromStart(ctx context.Context, file *os.File) (*input, error) {
 	if r.held { // no round comes after it
-		return scan(file, r.Scan)
+		return scanBy(file, r.watch(ctx, file), r.Scan)
 	}
 	hash := newPrefix()
-	in, err := scanBy(file, hashedReader{file, hash}, r.Scan)
+	in, err := scanBy(file, r.watch(ctx, hashedReader{file, hash}), r.Scan)
 	if err == nil {
 		in.hash = hash
 	}

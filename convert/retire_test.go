@@ -388,3 +388,19 @@ func TestAfterARetirementAllComesBackFromTheMaildir(t *testing.T) {
 	}
 	sameBack(t, dump(t, mboxesOf(s.a)), before)
 }
+
+// Mail that came to a parked mbox is a difference until it is swept.
+func TestAnAuditNoticesMailThatIsNotInTheMaildir(t *testing.T) {
+	s, _ := backUser(t)
+	s.appendTo(s.parkedAs(s.a.Spool), "From late@example.org Mon Jan  2 03:04:05 2023\n\nlate\n\n")
+	report, err := s.site.Audit(context.Background(), s.a)
+	if err != nil || report.Differing != 1 || report.Differences[0].Got != "mail that is not in the Maildir: run mailferry sweep" {
+		t.Errorf("%v, %v, %+v", report, err, report.Differences)
+	}
+	if _, err := s.site.Sweep(context.Background(), s.a, SweepOptions{}); err != nil {
+		t.Error(err)
+	}
+	if report, err = s.site.Audit(context.Background(), s.a); err != nil || report.Differing > 0 || report.Came != 1 {
+		t.Errorf("%v, %v, %+v", report, err, report.Differences)
+	}
+}

@@ -123,11 +123,13 @@ func (c *clearing) move() (err error) {
 		if *p.from == "" {
 			continue
 		}
-		if failed := c.moveOne(p); failed != nil && !c.again && isPassing(failed) {
-			err = errors.Join(err, failed)
+		why := c.moveOne(p)
+		if why != nil && isPassing(why) && !c.again {
+			err = errors.Join(err, why)
 			continue
-		} else if failed != nil {
-			c.stay(*p.from, failed)
+		}
+		if why != nil {
+			c.stay(*p.from, why)
 			vain = append(vain, filepath.Dir(*p.path))
 			*p.path = *p.from
 		}

@@ -53,12 +53,12 @@ func (w *wayBack) cut(ctx context.Context) (*Returned, error) {
 	}
 	for _, step := range steps {
 		if err := step(); err != nil {
-			return nil, errors.Join(w.undoBack(err), w.afterAbort(ctx, semaphore.Maildir))
+			return nil, w.aborted(ctx, w.undoBack(err))
 		}
 	}
 	flip := w.toMbox.Flip()
 	if flip != nil && !errors.Is(flip, semaphore.ErrNotDurable) {
-		return nil, errors.Join(w.undoBack(flip), w.afterAbort(ctx, semaphore.Maildir))
+		return nil, w.aborted(ctx, w.undoBack(flip))
 	}
 	w.flipped = time.Now()
 	back := &Returned{Hold: w.flipped.Sub(start)}
@@ -67,6 +67,10 @@ func (w *wayBack) cut(ctx context.Context) (*Returned, error) {
 		back.Warnings = append(back.Warnings, flip)
 	}
 	return back, nil
+}
+
+func (w *wayBack) aborted(ctx context.Context, why error) error {
+	return errors.Join(why, w.afterAbort(ctx, semaphore.Maildir, why))
 }
 
 // identifyAgain records the sizes, if something was built anew.

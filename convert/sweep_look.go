@@ -66,63 +66,35 @@ func (w *sweep) oldPaths() []string {
 	return paths
 }
 
-// entry looks at a file by its path. What can't be looked at is a difference,
-// and ok is false.
-func (w *sweep) entry(path string) (info fs.FileInfo, ok bool, err error) {
-	dir, err := safefs.OpenFor(filepath.Dir(path), w.account.UID)
-	if err != nil {
-		return nil, false, w.unlessUntrusted(path, err)
-	}
-	defer dir.Close()
-	info, err = dir.Lstat(filepath.Base(path))
-	if err != nil {
-		return nil, false, w.unlessUntrusted(path, err)
-	}
-	return info, true, nil
-}
-
-func (w *sweep) unlessUntrusted(path string, err error) error {
-	var untrusted *safefs.Untrusted
-	switch {
-	case errors.As(err, &untrusted):
-		w.differ(path, "sweep-directory", "%v", err)
-		return nil
-	case errors.Is(err, fs.ErrNotExist):
-		return nil
-	}
-	return err
-}
-
-// isIts reports whether a file is the one of a record.
-func (w *sweep) isIts(p journal.Parked, info fs.FileInfo) bool {
-	id := idOf(info)
-	return id.ino == p.Ino && (w.soak.BootID != w.boot || id.dev == p.Dev)
-}
-
 // lookParked finds mail behind what the Maildir holds of a parked mbox. One that
 // could not be renamed lies at its old path still.
 func (w *sweep) lookParked(p journal.Parked, strays *[]stray) error {
 	path := p.Path
-	info, ok, err := w.entry(path)
-	if err == nil && !ok {
-		path = p.Live
-		if info, ok, err = w.entry(path); ok && !w.isIts(p, info) {
-			ok = false
+	f, there, err := w.entry(path)
+	is := w.like(p, f.orNone(there))
+	if err == nil && is == another {
+		live, ok, lerr := w.entry(p.Live)
+		switch w.like(p, live.orNone(ok)) {
+		case itself:
+			path, f, there, is = p.Live, live, true, itself
+		case perhaps: // lookLive tells
+			return nil
 		}
+		err = lerr
 	}
 	switch {
 	case err != nil:
 		return err
-	case !ok:
+	case !there:
 		w.differ(p.Path, "parked-gone", "was parked, and is gone")
-	case !w.isIts(p, info):
+	case is == another:
 		w.differ(path, "parked-replaced", "is not the file that was parked")
-	case !info.Mode().IsRegular():
-		w.differ(path, "parked-replaced", "is no file, but has mode %v", info.Mode())
-	case info.Size() < p.Taken:
-		w.differ(path, "parked-shrunk", "has %d bytes, and %d of it are in the Maildir: it was altered since", info.Size(), p.Taken)
-	case info.Size() > p.Taken && w.isFit(info, path):
-		return w.add(strays, stray{live: p.Live, mailbox: p.Mailbox, mode: p.Mode, from: p.Taken, park: p.Path}, path, info)
+	case !f.Mode().IsRegular():
+		w.differ(path, "parked-replaced", "is no file, but has mode %v", f.Mode())
+	case f.Size() < p.Taken:
+		w.differ(path, "parked-shrunk", "has %d bytes, and %d of it are in the Maildir: it was altered since", f.Size(), p.Taken)
+	case f.Size() > p.Taken && w.isFit(f, path):
+		return w.add(strays, stray{live: p.Live, mailbox: p.Mailbox, mode: p.Mode, from: p.Taken, park: p.Path}, path, f)
 	}
 	return nil
 }

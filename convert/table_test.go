@@ -1,8 +1,10 @@
 package convert
 
 import (
+	"context"
 	"errors"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -103,49 +105,76 @@ func TestEveryStateOfTheTableIsRecovered(t *testing.T) {
 		want    string // what the semaphore says then
 		staging bool   // there still, or again
 		did     bool   // recover had something to do
+		refused string // what it says of a state that is in no row
 	}{
-		{"not enrolled", func(s *stand) { s.remove(s.a.Semaphore); s.remove(s.a.Semaphore + ".meta"); s.remove(s.a.Mirror) }, none, false, false},
-		{"untouched", func(*stand) {}, mbox, false, false},
-		{"precopied", func(s *stand) { s.precopied() }, mbox, true, false},
-		{"precopied, in part", func(s *stand) { s.precopied(); s.remove(stagingOf(s.T, s.a) + "/" + mailboxName) }, mbox, true, false},
-		{"held, nothing staged", func(s *stand) { s.hold(semaphore.Mbox) }, mbox, false, true},
-		{"held, and staging full", func(s *stand) { s.precopied(); s.hold(semaphore.Mbox) }, mbox, true, true},
+		{"not enrolled", func(s *stand) { s.remove(s.a.Semaphore); s.remove(s.a.Semaphore + ".meta"); s.remove(s.a.Mirror) }, none, false, false, ""},
+		{"untouched", func(*stand) {}, mbox, false, false, ""},
+		{"precopied", func(s *stand) { s.precopied() }, mbox, true, false, ""},
+		{"precopied, in part", func(s *stand) { s.precopied(); s.remove(stagingOf(s.T, s.a) + "/" + mailboxName) }, mbox, true, false, ""},
+		{"held, nothing staged", func(s *stand) { s.hold(semaphore.Mbox) }, mbox, false, true, ""},
+		{"held, and staging full", func(s *stand) { s.precopied(); s.hold(semaphore.Mbox) }, mbox, true, true, ""},
 		{"held, and the mirror not told", func(s *stand) {
 			s.precopied()
 			s.hold(semaphore.Mbox)
 			s.mirror(semaphore.Mbox)
-		}, mbox, true, true},
-		{"published, not flipped", func(s *stand) { s.published(); s.hold(semaphore.Mbox) }, mbox, true, true},
-		{"back on mbox, and the mirror not told", func(s *stand) { s.mirror(semaphore.Hold) }, mbox, false, false},
-		{"flipped, not parked", func(s *stand) { s.published(); s.hold(semaphore.Mbox); s.flip() }, maildir, false, true},
+		}, mbox, true, true, ""},
+		{"published, not flipped", func(s *stand) { s.published(); s.hold(semaphore.Mbox) }, mbox, true, true, ""},
+		{"back on mbox, and the mirror not told", func(s *stand) { s.mirror(semaphore.Hold) }, mbox, false, false, ""},
+		{"flipped, not parked", func(s *stand) { s.published(); s.hold(semaphore.Mbox); s.flip() }, maildir, false, true, ""},
 		{"flipped, and one mailbox parked", func(s *stand) {
 			s.published()
 			s.hold(semaphore.Mbox)
 			s.flip()
 			s.parkByHand(s.a.Spool)
-		}, maildir, false, true},
-		{"soak", func(s *stand) { s.migrated() }, maildir, false, false},
+		}, maildir, false, true, ""},
+		{"soak", func(s *stand) { s.migrated() }, maildir, false, false, ""},
 		{"soak, and a new file at the old path", func(s *stand) {
 			s.migrated()
 			s.check(errors.Join(os.WriteFile(s.a.Spool, []byte("From a@example.org Sat Nov 21 01:30:00 2026\nSubject: late\n\nlate\n"), 0o600), os.Chown(s.a.Spool, s.a.UID, s.a.GID)))
-		}, maildir, false, false},
+		}, maildir, false, false, ""},
 		{"retired", func(s *stand) {
 			s.migrated()
 			unpark(s.T, s.a)
 			s.remove(s.a.Spool)
 			s.remove(s.a.Folders[0])
-		}, maildir, false, false},
-		{"held by hand", func(s *stand) { s.check(s.site.HoldSemaphore(s.a, time.Hour)) }, hold, false, false},
+		}, maildir, false, false, ""},
+		{"held by hand", func(s *stand) { s.check(s.site.HoldSemaphore(s.a, time.Hour)) }, hold, false, false, ""},
 		{"held by another host, in time", func(s *stand) {
 			m := s.meta(semaphore.Mbox)
 			m.Host = "elsewhere"
 			s.check(s.semaphore().Hold(m))
-		}, hold, false, false},
+		}, hold, false, false, `of host "elsewhere"`},
 		{"held by another host, too long", func(s *stand) {
 			m := s.meta(semaphore.Mbox)
 			m.Host, m.Deadline = "elsewhere", time.Now().Add(-time.Second)
 			s.check(s.semaphore().Hold(m))
-		}, mbox, false, true},
+		}, mbox, false, true, ""},
+
+		{"held for a rollback", func(s *stand) {
+			s.migrated()
+			s.hold(semaphore.Maildir)
+		}, maildir, false, true, ""},
+		{"held for a rollback, retired", func(s *stand) {
+			s.migrated()
+			unpark(s.T, s.a)
+			s.remove(s.a.Spool)
+			s.remove(s.a.Folders[0])
+			s.hold(semaphore.Maildir)
+		}, maildir, false, true, ""},
+		{"maildir, and there is none", func(s *stand) {
+			s.migrated()
+			s.check(os.Rename(s.a.Maildir, s.a.Maildir+"-gone"))
+		}, maildir, false, false, "no step of mailferry"},
+		{"held for a rollback, and there is no Maildir", func(s *stand) {
+			s.migrated()
+			s.check(os.Rename(s.a.Maildir, s.a.Maildir+"-gone"))
+			s.hold(semaphore.Maildir)
+		}, hold, false, false, "no step of mailferry"},
+		{"held, and a Maildir that is not ours", func(s *stand) {
+			s.check(os.MkdirAll(s.a.Maildir+"/cur", 0o700))
+			s.check(os.Chown(s.a.Maildir, s.a.UID, s.a.GID))
+			s.hold(semaphore.Mbox)
+		}, hold, false, false, "no step of mailferry"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			p := newPlace(t, mailgen.SiteOptions{Users: 1, Seed: 61})
@@ -155,21 +184,46 @@ func TestEveryStateOfTheTableIsRecovered(t *testing.T) {
 			s.mirror(semaphore.Mbox)
 			row.make(s)
 			for range 2 { // the second time, there is nothing left to do
-				record, err := journal.ReadStaging(p.site.State, s.a.Name)
-				if err != nil && !errors.Is(err, os.ErrNotExist) {
-					t.Fatal(err)
-				}
-				done := p.site.Recover(s.a, record)
-				if done.Err != nil || (done.Did != "") != row.did {
-					t.Errorf("did %q, %v", done.Did, done.Err)
-				}
+				found, err := p.Users[0].Snapshot()
+				s.check(err)
+				s.recover(row.did, row.refused)
 				row.did = false
-				s.stands(row.want, row.staging, before)
+				if row.refused == "" {
+					s.stands(row.want, row.staging, before)
+					continue
+				}
+				left, err := p.Users[0].Snapshot()
+				s.check(err)
+				if state, err := s.semaphore().Get(); err != nil || state.String() != row.want {
+					t.Errorf("the semaphore says %s, %v", state, err)
+				}
+				for _, diff := range withoutTimes(found).Diff(withoutTimes(left)) {
+					t.Error(diff)
+				}
 			}
-			if row.want == maildir && !exists(t, s.a.Spool) && exists(t, s.a.Folders[0]) {
+			if row.want == maildir && row.refused == "" && !exists(t, s.a.Spool) && exists(t, s.a.Folders[0]) {
 				mustBeMoved(t, p, s.a)
 			}
 		})
+	}
+}
+
+// recover is mailferry recover.
+func (s *stand) recover(did bool, refused string) {
+	s.Helper()
+	r, w := newTestRun(s.T, s.place, Precopy)
+	if _, err := r.DoRecover(context.Background(), []account.Account{s.a}); err != nil {
+		s.Error(err)
+	}
+	said := strings.Join(w.notes, "\n")
+	s.check(r.Journal.Close())
+	switch {
+	case refused != "":
+		if r.Unresolved != 1 || !strings.Contains(said, refused) {
+			s.Errorf("%d unresolved: %s", r.Unresolved, said)
+		}
+	case r.Unresolved > 0, did != (said != ""):
+		s.Errorf("%d unresolved, said %q", r.Unresolved, said)
 	}
 }
 

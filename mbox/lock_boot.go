@@ -11,13 +11,13 @@ import (
 // that its maker is dead: a power loss leaves locks of which the content never
 // reached the disk, and pids that others have now. Where other hosts make locks, too,
 // nothing is said: their makers may live.
-func isOlderThanBoot(dir int, st *unix.Stat_t) bool {
+func isOlderThanBoot(dir int, unchanged time.Duration) bool {
 	var fs unix.Statfs_t
 	if err := unix.Fstatfs(dir, &fs); err != nil || slices.Contains(shared, uint32(fs.Type)) {
 		return false
 	}
 	const doubt = time.Second // of what the clock and the ctime of a filesystem say
-	return sinceChange(st) > sinceBoot()+doubt
+	return unchanged > sinceBoot()+doubt
 }
 
 // shared are filesystems that other hosts may write to.

@@ -215,7 +215,12 @@ func (h *Held) judge(d *dotlockFile) error {
 	if uid := int(d.st.Uid); uid != 0 && uid != int(h.st.Uid) && uid != unix.Geteuid() {
 		return h.refusedDotlock(fmt.Sprintf("belongs to uid %d, who is neither root nor the owner of the mbox, uid %d", uid, h.st.Uid))
 	}
-	if (d.holder.Host == "" || d.holder.Host == h.opts.Hostname) && isOlderThanBoot(h.dir, &d.st) {
+	mbox, err := h.statName(h.name)
+	if err != nil {
+		return h.fault(LockBusy, "", h.replaced())
+	}
+	unchanged := min(sinceChange(&d.st), sinceChange(&mbox))
+	if (d.holder.Host == "" || d.holder.Host == h.opts.Hostname) && isOlderThanBoot(h.dir, unchanged) {
 		return nil
 	}
 	here := d.holder.PID != 0 && (d.holder.Host == "" || d.holder.Host == h.opts.Hostname)
@@ -225,11 +230,7 @@ func (h *Held) judge(d *dotlockFile) error {
 	if here && d.holder.Host != "" {
 		return nil
 	}
-	mbox, err := h.statName(h.name)
-	if err != nil {
-		return h.fault(LockBusy, "", h.replaced())
-	}
-	if min(sinceChange(&d.st), sinceChange(&mbox)) < h.opts.StaleAfter {
+	if unchanged < h.opts.StaleAfter {
 		rule := fmt.Sprintf("stale only when it and the mbox are unchanged for %s", h.opts.StaleAfter)
 		return h.busyDotlock(d, rule, "if no mail program is at work for this user, remove the dotlock: rm "+printable(h.opts.Path+".lock"))
 	}

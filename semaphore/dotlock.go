@@ -130,7 +130,7 @@ func (g *Gate) judge(d *dotlock) error {
 		return g.fault(ErrGateRefused, "belongs to uid %d, who is neither root nor uid %d, the home's owner", uid, home.Uid)
 	case d.dead(g.opts.Hostname) || age >= g.opts.StaleAfter:
 		return nil
-	case (d.host == "" || d.host == g.opts.Hostname) && isOlderThanBoot(g.dir, &d.st):
+	case (d.host == "" || d.host == g.opts.Hostname) && isOlderThanBoot(g.dir, age):
 		return nil
 	}
 	return g.fault(ErrGateBusy, "%s old, made by %s", age.Round(time.Second), d.maker())

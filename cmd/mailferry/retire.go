@@ -21,8 +21,8 @@ func retireCommand() *cobra.Command {
 		Long: `retire ends the soak: the mboxes that were parked at the flip, and what earlier
 rollbacks have set aside, are deleted, if all of it is older than --older-than. It
 is done for a user only after a fresh verify finds no difference, if no mail came
-to the old places that is not in the Maildir, and if no program has a parked mbox
-open for writing. Others are left alone, and named.
+to the old places that is not in the Maildir (what came is swept first), and if no
+program has a parked mbox open. Others are left alone, and named.
 
 A rollback is still possible then, from the Maildir alone: From_ lines are
 written down before.

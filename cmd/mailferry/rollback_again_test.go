@@ -12,6 +12,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"mailferry/internal/journal"
+	"mailferry/internal/mailgen"
 	"mailferry/internal/stepper"
 )
 
@@ -132,6 +134,25 @@ func (s *backSite) retired(t *testing.T) (wrong []string) {
 			if err != nil || len(list) > 0 {
 				wrong = append(wrong, fmt.Sprintf("left: %q, %v", list, err))
 			}
+		}
+	}
+	return wrong
+}
+
+// aside demands that all that is parked or set aside of a user who is back lies
+// where the record says.
+func (s *backSite) aside(u mailgen.SiteUser) (wrong []string) {
+	soak, err := journal.ReadSoak(s.state(), u.Name)
+	if err != nil {
+		return []string{err.Error()}
+	}
+	list := soak.Aside
+	for _, p := range soak.Parked {
+		list = append(list, journal.Aside{Path: p.Path, From: p.From})
+	}
+	for _, a := range list {
+		if !exists(a.Path) || a.From != "" {
+			wrong = append(wrong, fmt.Sprintf("%s: set aside as %q, from %q; it is there: %t", u.Name, a.Path, a.From, exists(a.Path)))
 		}
 	}
 	return wrong

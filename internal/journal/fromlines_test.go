@@ -80,7 +80,7 @@ func TestARollbackRecordIsReadAsItWasWritten(t *testing.T) {
 	state := filepath.Join(t.TempDir(), "state")
 	want := Rollback{
 		User: "alice", Run: "r", BootID: "b", Time: time.Unix(1700000000, 0).UTC(),
-		Maildir: Aside{"/home/alice/Maildir\xff", 1, 2}, Aside: "/home/alice/Maildir.mailferry-1",
+		Maildir: Aside{Path: "/home/alice/Maildir\xff", Dev: 1, Ino: 2}, Aside: "/home/alice/Maildir.mailferry-1",
 		Files: []RollbackFile{{"/var/mail/alice", ".alice.mailferry-0", 3, 4, 5, false}, {"/home/alice/mail/.subscriptions\xfe", ".x", 6, 7, 8, true}},
 		Dirs:  []string{"/home/alice/mail/\xfd"},
 	}

@@ -30,9 +30,10 @@ type Parked struct {
 	From    string `json:"from,omitempty"` // while a rollback moves it: the path that it may still have
 	Dev     uint64 `json:"dev"`
 	Ino     uint64 `json:"ino"`
-	Mode    uint32 `json:"mode"`  // permissions that it had
-	Size    int64  `json:"size"`  // when it was converted
-	Taken   int64  `json:"taken"` // up to here its mail is in the Maildir: Size, and what sweeps took since
+	Born    int64  `json:"born,omitempty"` // when the inode was made, in ns since 1970, for its number is used again; 0: unknown
+	Mode    uint32 `json:"mode"`           // permissions that it had
+	Size    int64  `json:"size"`           // when it was converted
+	Taken   int64  `json:"taken"`          // up to here its mail is in the Maildir: Size, and what sweeps took since
 }
 
 // Aside is a Maildir that a rollback has set aside, or an mbox that was parked

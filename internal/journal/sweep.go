@@ -24,8 +24,9 @@ type Sweep struct {
 	BootID  string `json:"boot_id"` // until when Dev counts
 	Dev     uint64 `json:"dev"`
 	Ino     uint64 `json:"ino"`
-	Mode    uint32 `json:"mode"` // permissions of the source
-	From    int64  `json:"from"` // what is taken of it, in bytes
+	Born    int64  `json:"born,omitempty"` // as of Parked
+	Mode    uint32 `json:"mode"`           // permissions of the source
+	From    int64  `json:"from"`           // what is taken of it, in bytes
 	To      int64  `json:"to"`
 
 	Ready    bool `json:"ready"`

@@ -1,0 +1,85 @@
+package deliver
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+
+	"mailferry/internal/account"
+)
+
+// host is a user database of passwd, group, nsswitch.conf and what getent says.
+func host(t *testing.T, files map[string]string, getent string) Users {
+	t.Helper()
+	u := Users{Spec: account.Passwd, MinUID: 1000, etc: t.TempDir()}
+	u.getent = filepath.Join(u.etc, "getent")
+	files["getent"] = "#!/bin/sh\n" + getent
+	for name, content := range files {
+		if err := os.WriteFile(filepath.Join(u.etc, name), []byte(content), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return u
+}
+
+const passwd = "root:x:0:0::/root:/bin/sh\nalice:x:2001:2001:Alice,,,:/home/alice:/bin/sh\nlow:x:500:500::/home/low:\nbad:x:y:1::/:\nhomeless:x:2002:2002:::\n"
+
+func TestAUserOfThisHostIsFoundWithoutAProgram(t *testing.T) {
+	u := host(t, map[string]string{"passwd": passwd, "group": "mail:x:8:bob,alice\nalice:x:2001:alice\nbroken\nbob:x:9:bob\n"}, "exit 9")
+	got, err := u.Find(t.Context(), "alice")
+	want := account.User{Name: "alice", UID: 2001, GID: 2001, Groups: []int{8}, Home: "/home/alice"}
+	if err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("%+v, %v", got, err)
+	}
+	for name, says := range map[string]string{"root": "min-uid", "low": "min-uid", "bad": "uid", "homeless": "home", "carol": "exit status 9", "../x": "begins", "": "no user name"} {
+		if _, err := u.Find(t.Context(), name); err == nil || errors.Is(err, ErrNoUser) || !strings.Contains(err.Error(), says) {
+			t.Errorf("%q: %v, want %q", name, err, says)
+		}
+	}
+}
+
+func TestAUserFromElsewhereIsAskedFor(t *testing.T) {
+	u := host(t, map[string]string{"passwd": passwd},
+		`case "$*" in "passwd -- carol") echo "carol:*:3001:3001::/home/carol:";; "initgroups -- carol") echo "carol 3001 8 20";; "passwd -- 3001") echo "carol:*:3001:3001::/home/carol:";; *) exit 1;; esac`)
+	got, err := u.Find(t.Context(), "carol")
+	want := account.User{Name: "carol", UID: 3001, GID: 3001, Groups: []int{8, 20}, Home: "/home/carol"}
+	if err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if _, err := u.Find(t.Context(), "3001"); err == nil || errors.Is(err, ErrNoUser) {
+		t.Errorf("a uid for a name: %v", err)
+	}
+}
+
+func TestAbsenceHasToBeProved(t *testing.T) {
+	for nsswitch, proved := range map[string]bool{
+		"passwd: files\n": true,
+		"passwd:   files systemd\ngroup: files sss\n": true,
+		"passwd: files sss\n":                         false,
+		"passwd: files ldap [NOTFOUND=return]\n":      false,
+		"passwd: compat\n":                            false,
+		"group: files\n":                              false,
+		"":                                            false,
+		"missing":                                     false,
+	} {
+		files := map[string]string{"passwd": passwd, "nsswitch.conf": nsswitch}
+		if nsswitch == "missing" {
+			delete(files, "nsswitch.conf")
+		}
+		_, err := host(t, files, "exit 2").Find(t.Context(), "carol")
+		if err == nil || errors.Is(err, ErrNoUser) != proved {
+			t.Errorf("%q: %v", nsswitch, err)
+		}
+	}
+	for name, getent := range map[string]string{"fails": "exit 1", "dies": "kill -9 $$", "says nothing": "exit 0", "says half a line": "printf carol:x:1", "says too much": "echo a; echo b"} {
+		if _, err := host(t, map[string]string{"passwd": passwd, "nsswitch.conf": "passwd: files\n"}, getent).Find(t.Context(), "carol"); err == nil || errors.Is(err, ErrNoUser) {
+			t.Errorf("getent %s: %v", name, err)
+		}
+	}
+	if _, err := host(t, map[string]string{"passwd": "", "nsswitch.conf": "passwd: files\n"}, "exit 2").Find(t.Context(), "carol"); err == nil || errors.Is(err, ErrNoUser) {
+		t.Errorf("an empty passwd: %v", err)
+	}
+}
