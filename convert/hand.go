@@ -173,7 +173,7 @@ func (s Site) before(a account.Account, meta semaphore.Meta) (semaphore.State, e
 	switch moved := t.parked || t.moved; {
 	case err != nil:
 		return semaphore.Hold, &Doubt{a.Name, err.Error()}
-	case byHand && meta.From == semaphore.Mbox && !t.maildir, byHand && meta.From == semaphore.Maildir && t.maildir && !t.published:
+	case byHand && meta.From == semaphore.Mbox && !t.maildir, byHand && meta.From == semaphore.Maildir && t.maildir && !t.published && !t.mboxes:
 		return meta.From, nil
 	case !t.maildir && !moved:
 		return semaphore.Mbox, nil

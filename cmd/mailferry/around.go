@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"mailferry/internal/account"
 	"mailferry/internal/config"
 	"mailferry/internal/host"
@@ -75,7 +77,10 @@ func (a *around) settle(ctx context.Context, u account.Account) error {
 // Drain ends his sessions, and has the next login ask anew where his mail is.
 func (a *around) Drain(ctx context.Context, u account.Account) error {
 	if a.dovecot.Path != "" {
-		if err := errors.Join(a.dovecot.AuthFlush(ctx, u.Name), a.dovecot.Kick(ctx, u.Name)); err != nil {
+		both, ctx := errgroup.WithContext(ctx) // he waits meanwhile
+		both.Go(func() error { return a.dovecot.AuthFlush(ctx, u.Name) })
+		both.Go(func() error { return a.dovecot.Kick(ctx, u.Name) })
+		if err := both.Wait(); err != nil {
 			return fmt.Errorf("ending his Dovecot sessions: %w", err)
 		}
 	}
