@@ -64,7 +64,7 @@ func (l *live) sweep() (messages int) {
 	for _, u := range l.on(semaphore.Maildir) {
 		swept, err := l.site.Sweep(context.Background(), accountOf(u), SweepOptions{Alone: true})
 		if err != nil {
-			if reasonOf(err) != reasonBusy {
+			if r := reasonOf(err); r != reasonBusy && r != reasonInUse {
 				l.Errorf("sweep of %s: %v", u.Name, err)
 			}
 			continue

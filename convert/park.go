@@ -157,7 +157,7 @@ func (l converted) parked(flip time.Time) (journal.Parked, error) {
 	st := info.Sys().(*syscall.Stat_t)
 	return journal.Parked{
 		Mailbox: l.src.name(), Live: l.src.path, Path: filepath.Join(l.dir.Path(), parkedName(l.src.file, flip)),
-		Dev: uint64(st.Dev), Ino: st.Ino, Mode: st.Mode & 0o7777, Size: l.size, Taken: l.size,
+		Dev: uint64(st.Dev), Ino: st.Ino, Born: bornOf(l.File), Mode: st.Mode & 0o7777, Size: l.size, Taken: l.size,
 	}, nil
 }
 

@@ -165,6 +165,9 @@ func (s Site) soakOf(a account.Account) (journal.Soak, error) {
 				return err
 			}
 			soak.Parked = append(soak.Parked, p)
+			if name, _ := parseParked(p.Path); name.flip.After(soak.Flipped) {
+				soak.Flipped = name.flip
+			}
 		}
 		return nil
 	})

@@ -96,7 +96,9 @@ func (r *retirement) removeAll(ctx context.Context) error {
 	if err := asUser(r.account, r.removeClearings); err != nil {
 		return err
 	}
-	return journal.RemoveSoak(r.State, r.account.Name)
+	// What comes to an old place is late mail still: the time of the flip tells it.
+	r.soak.Parked, r.soak.Aside = nil, nil
+	return journal.WriteSoak(r.State, r.soak)
 }
 
 // remove deletes one of the list, as its user where he may.

@@ -87,8 +87,8 @@ func (s *stand) retiredAll(w *told, paths []string, bytes int64) {
 	if left := s.kept(); len(left) > 0 {
 		s.Errorf("left %q", left)
 	}
-	if _, err := journal.ReadSoak(s.site.State, s.a.Name); !errors.Is(err, fs.ErrNotExist) {
-		s.Errorf("the record of the soak is left: %v", err)
+	if soak, err := journal.ReadSoak(s.site.State, s.a.Name); err != nil || soak.Flipped.IsZero() || len(soak.Parked)+len(soak.Aside) > 0 {
+		s.Errorf("the record of the soak: %+v, %v", soak, err)
 	}
 	if state, err := s.semaphore().Get(); err != nil || state != semaphore.Maildir {
 		s.Error(state, err)

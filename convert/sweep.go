@@ -20,13 +20,16 @@ import (
 // An agent that read "mbox" before the flip and writes after it writes to the
 // wrong place: into the parked inode, if it had opened that and waited for the
 // lock (Postfix local), or into a new file at the old path (procmail, Exim,
-// LMTP). A sweep takes that mail into the Maildir as new mail, once only:
+// LMTP). A session that goes on, or a rule of procmail's, makes new mailboxes, which
+// become folders. A sweep takes that mail into the Maildir as new mail, or with the
+// flags that a session gave it, once only:
 //
 //	record, not ready   durable: where the staging directory is going to be
 //	gate, locks         of the source, which is looked at again
+//	in use?             who has the source open could be in the midst of a message: later
 //	write               the messages, under the names that they will have; synced
 //	record, ready       durable: from here on all of it is delivered, whatever happens
-//	deliver             each renamed into new; synced
+//	deliver             each renamed into new, or with flags into cur; synced
 //	soak record         durable: up to here the source is in the Maildir
 //	park                a new file at the old path, so that the next agent makes another
 //	unlock, staging and record removed
@@ -230,12 +233,17 @@ func (w *sweep) sweep(ctx context.Context) error {
 		w.report.Recovered = did
 	}
 	strays, err := w.look()
-	for _, st := range strays {
-		if err != nil {
-			break
+	if err != nil {
+		return err
+	}
+	for _, st := range strays { // one that is busy keeps none of the others
+		if ctx.Err() != nil {
+			return errors.Join(err, ctx.Err())
 		}
-		if err = ctx.Err(); err == nil {
-			err = w.take(ctx, st)
+		terr := w.take(ctx, st)
+		err = errors.Join(err, terr)
+		if _, none := journal.ReadSweep(w.State, w.account.Name); terr != nil && !errors.Is(none, fs.ErrNotExist) {
+			return err // the next sweep goes on with it first
 		}
 	}
 	return err

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -14,11 +15,12 @@ import (
 	"mailferry/internal/account"
 	"mailferry/internal/journal"
 	"mailferry/internal/safefs"
+	"mailferry/maildir"
 	"mailferry/semaphore"
 )
 
-// deliver moves what is in staging to new of the folder, in order of the names,
-// durably. It runs as the user.
+// deliver moves what is in staging to new of the folder, or what has flags to cur,
+// in order of the names, durably. It runs as the user.
 func (t *taking) deliver() (err error) {
 	if t.staging == nil {
 		gone, err := t.openStaging()
@@ -31,11 +33,15 @@ func (t *taking) deliver() (err error) {
 		return err
 	}
 	defer root.Close()
-	to, err := t.openNew(root)
+	to, err := t.openFolder(root)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, to.Close()) }()
+	defer func() {
+		if to != nil {
+			err = errors.Join(err, to.close())
+		}
+	}()
 	for _, name := range t.names {
 		err := t.rename(name, to)
 		if errors.Is(err, fs.ErrNotExist) {
@@ -44,22 +50,27 @@ func (t *taking) deliver() (err error) {
 			}
 		}
 		if errors.Is(err, fs.ErrNotExist) && t.record.Folder != "." { // a client has just removed the folder
-			if err := errors.Join(to.Sync(), to.Close()); err != nil {
+			if err := errors.Join(to.new.Sync(), to.cur.Sync(), to.close()); err != nil {
 				return err
 			}
 			t.toInbox()
-			if to, err = t.openNew(root); err == nil {
-				err = t.rename(name, to)
+			if to, err = t.openFolder(root); err != nil {
+				return err
 			}
+			err = t.rename(name, to)
 		}
 		if err != nil {
 			return err
 		}
 	}
-	return errors.Join(to.Sync(), t.staging.Sync())
+	return errors.Join(to.new.Sync(), to.cur.Sync(), t.staging.Sync())
 }
 
-func (t *taking) rename(name string, to *safefs.Dir) error {
+func (t *taking) rename(name string, folder *liveDir) error {
+	to := folder.new
+	if strings.Contains(name, maildir.InfoPrefix) {
+		to = folder.cur
+	}
 	for {
 		err := unix.Renameat2(t.staging.Fd(), name, to.Fd(), name, unix.RENAME_NOREPLACE)
 		if err == unix.EINTR {
@@ -108,21 +119,20 @@ func (t *taking) maildir() (*safefs.Dir, error) {
 
 var errNoMaildir = errors.New("there is no Maildir to deliver to")
 
-// openNew opens new of the folder, or of INBOX if a client has removed it.
-func (t *taking) openNew(root *safefs.Dir) (*safefs.Dir, error) {
+// openFolder opens the folder, or INBOX if a client has removed it.
+func (t *taking) openFolder(root *safefs.Dir) (*liveDir, error) {
 	live, err := openLive(root, t.record.Folder)
 	if errors.Is(err, fs.ErrNotExist) && t.record.Folder != "." {
 		t.toInbox()
 		live, err = openLive(root, t.record.Folder)
 	}
-	if err != nil {
-		return nil, err
+	if err != nil || live.new != nil {
+		return live, err
 	}
-	defer live.close()
-	if live.new != nil {
-		return live.new.Again()
+	if live.new, err = live.dir.Mkdir("new", 0o700); err != nil {
+		return nil, errors.Join(err, live.close())
 	}
-	return live.dir.Mkdir("new", 0o700)
+	return live, nil
 }
 
 func (t *taking) toInbox() {
@@ -258,18 +268,25 @@ func (t *taking) relock(ctx context.Context) error {
 	limited, cancel := context.WithTimeout(ctx, t.opts.Wait)
 	defer cancel()
 	return t.c.asUser(func() error {
-		info, ok, err := t.entry(t.record.Path)
-		if err != nil || !ok || idOf(info).ino != t.record.Ino {
+		f, err := t.entry(t.record.Path)
+		if err != nil || t.isSource(f) != itself {
 			return err
 		}
 		if err := t.lock(limited); err != nil {
 			return err
 		}
-		if info, err = t.source.Stat(); err == nil && idOf(info).ino != t.record.Ino {
+		if f.FileInfo, err = t.source.Stat(); err == nil && t.isSource(found{f.FileInfo, bornOf(t.source)}) != itself {
 			err = &Busy{t.record.Path}
 		}
 		return err
 	})
+}
+
+// isSource is how sure it is that a file is what a killed sweep took.
+func (t *taking) isSource(f found) likeness {
+	r := t.record
+	p := journal.Parked{Dev: r.Dev, Ino: r.Ino, Born: r.Born, Taken: r.To}
+	return like(p, r.BootID == t.boot, f)
 }
 
 // unlockDead removes the gate and the dotlocks that a dead sweep has left.

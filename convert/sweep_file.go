@@ -16,26 +16,25 @@ import (
 
 // found is a file as it was found.
 type found struct {
-	fs.FileInfo
-	born int64 // as of journal.Parked
+	fs.FileInfo       // nil: there is none
+	born        int64 // as of journal.Parked
 }
 
 // changed is when its inode was changed last, by a rename too.
 func (f found) changed() time.Time { return time.Unix(f.Sys().(*syscall.Stat_t).Ctim.Unix()) }
 
-// entry looks at a file by its path. What can't be looked at is a difference,
-// and ok is false.
-func (w *sweep) entry(path string) (f found, ok bool, err error) {
+// entry looks at a file by its path. What can't be looked at is a difference.
+func (w *sweep) entry(path string) (f found, err error) {
 	dir, err := safefs.OpenFor(filepath.Dir(path), w.account.UID)
 	if err != nil {
-		return found{}, false, w.unlessUntrusted(path, err)
+		return found{}, w.unlessUntrusted(path, err)
 	}
 	defer dir.Close()
 	info, err := dir.Lstat(filepath.Base(path))
 	if err != nil {
-		return found{}, false, w.unlessUntrusted(path, err)
+		return found{}, w.unlessUntrusted(path, err)
 	}
-	return found{info, bornAt(dir.Fd(), filepath.Base(path))}, true, nil
+	return found{info, bornAt(dir.Fd(), filepath.Base(path))}, nil
 }
 
 func (w *sweep) unlessUntrusted(path string, err error) error {
@@ -83,10 +82,13 @@ const (
 // that was removed to the next one, which only its birth tells from the first.
 // Where no births are known, a file that ends where the mail that was taken of it
 // does is the one of the record: nothing is to be done with it.
-func (w *sweep) like(p journal.Parked, f found) likeness {
+func like(p journal.Parked, sameBoot bool, f found) likeness {
+	if f.FileInfo == nil {
+		return another
+	}
 	id := idOf(f)
 	switch {
-	case id.ino != p.Ino || w.soak.BootID == w.boot && id.dev != p.Dev:
+	case id.ino != p.Ino || sameBoot && id.dev != p.Dev:
 		return another
 	case p.Born != 0 && f.born != 0 && p.Born != f.born:
 		return another
@@ -95,6 +97,9 @@ func (w *sweep) like(p journal.Parked, f found) likeness {
 	}
 	return perhaps
 }
+
+// like is like for a file that was parked.
+func (w *sweep) like(p journal.Parked, f found) likeness { return like(p, w.soak.BootID == w.boot, f) }
 
 // likeAny is like for all records.
 func (w *sweep) likeAny(f found) (is likeness) {

@@ -1,6 +1,7 @@
 package convert
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -21,6 +22,8 @@ type stray struct {
 	live    string // the old path
 	mailbox string
 	folder  string // directory in the Maildir
+	fresh   bool   // the mailbox was made since the flip: so the folder may be, too
+	born    int64
 	mode    uint32
 	from    int64 // up to here its mail is there
 	park    string
@@ -32,19 +35,17 @@ type stray struct {
 // under theirs.
 func (w *sweep) look() (strays []stray, err error) {
 	err = asUser(w.account, func() error {
-		known := map[uint64]bool{}
 		for _, p := range w.soak.Parked {
-			known[p.Ino] = true
 			if err := w.lookParked(p, &strays); err != nil {
 				return err
 			}
 		}
 		for _, live := range w.oldPaths() {
-			if err := w.lookLive(live, known, &strays); err != nil {
+			if err := w.lookLive(live, &strays); err != nil {
 				return err
 			}
 		}
-		return w.lookUnrecorded()
+		return errors.Join(w.lookFolders(&strays), w.lookUnrecorded())
 	})
 	if err != nil {
 		return nil, err
@@ -70,24 +71,23 @@ func (w *sweep) oldPaths() []string {
 // could not be renamed lies at its old path still.
 func (w *sweep) lookParked(p journal.Parked, strays *[]stray) error {
 	path := p.Path
-	f, there, err := w.entry(path)
-	is := w.like(p, f.orNone(there))
-	if err == nil && is == another {
-		live, ok, lerr := w.entry(p.Live)
-		switch w.like(p, live.orNone(ok)) {
-		case itself:
-			path, f, there, is = p.Live, live, true, itself
-		case perhaps: // lookLive tells
-			return nil
+	f, err := w.entry(path)
+	if err == nil && w.like(p, f) == another {
+		var live found
+		live, err = w.entry(p.Live)
+		if w.like(p, live) != another {
+			path, f = p.Live, live
 		}
-		err = lerr
+	}
+	if path == p.Live && w.like(p, f) == perhaps {
+		return err // lookLive tells
 	}
 	switch {
 	case err != nil:
 		return err
-	case !there:
-		w.differ(p.Path, "parked-gone", "was parked, and is gone")
-	case is == another:
+	case f.FileInfo == nil:
+		w.differ(path, "parked-gone", "was parked, and is gone")
+	case w.like(p, f) == another:
 		w.differ(path, "parked-replaced", "is not the file that was parked")
 	case !f.Mode().IsRegular():
 		w.differ(path, "parked-replaced", "is no file, but has mode %v", f.Mode())
@@ -101,36 +101,46 @@ func (w *sweep) lookParked(p journal.Parked, strays *[]stray) error {
 
 // lookLive finds a file that is new at an old path. An empty one is none:
 // procmail makes it before it has read its rules.
-func (w *sweep) lookLive(live string, known map[uint64]bool, strays *[]stray) error {
-	info, ok, err := w.entry(live)
-	switch {
-	case err != nil || !ok || info.Mode().IsRegular() && (info.Size() == 0 || known[idOf(info).ino]):
+func (w *sweep) lookLive(live string, strays *[]stray) error {
+	f, err := w.entry(live)
+	if err != nil || f.FileInfo == nil {
 		return err
-	case !info.Mode().IsRegular():
-		w.differ(live, "stray-irregular", "is no file, but has mode %v", info.Mode())
+	}
+	is := w.likeAny(f)
+	switch {
+	case !f.Mode().IsRegular():
+		w.differ(live, "stray-irregular", "is no file, but has mode %v", f.Mode())
 		return nil
-	case !w.isFit(info, live):
+	case f.Size() == 0 || is == itself || !w.isFit(f, live):
+		return nil
+	case is == perhaps:
+		w.differ(live, "stray-doubt", "may be an mbox that was parked, and has other mail since, or a new file with the inode of one that is gone: nobody knows what of it is in the Maildir")
 		return nil
 	}
-	dir, err := safefs.OpenFor(filepath.Dir(live), w.account.UID)
+	return w.addNew(strays, stray{live: live}, f)
+}
+
+// addNew adds a file of which all came behind the flip, if that is known.
+func (w *sweep) addNew(strays *[]stray, st stray, f found) error {
+	dir, err := safefs.OpenFor(filepath.Dir(st.live), w.account.UID)
 	if err != nil {
 		return err
 	}
 	defer dir.Close()
-	flip, err := w.flipOf(dir, filepath.Base(live))
+	flip, err := w.flipOf(dir, filepath.Base(st.live))
 	if err != nil {
 		return err
 	}
 	if flip.IsZero() {
-		w.differ(live, "stray-doubt", "holds mail, and no record tells that it came behind the flip: it may be in the Maildir already")
+		w.differ(st.live, "stray-doubt", "holds mail, and no record tells that it came behind the flip: it may be in the Maildir already")
 		return nil
 	}
-	park, err := freeLateName(dir, filepath.Base(live), flip)
+	park, err := freeLateName(dir, filepath.Base(st.live), flip)
 	if err != nil {
 		return err
 	}
-	mode := uint32(info.Mode().Perm())
-	return w.add(strays, stray{live: live, mode: mode, park: filepath.Join(filepath.Dir(live), park)}, live, info)
+	st.mode, st.park = uint32(f.Mode().Perm()), filepath.Join(dir.Path(), park)
+	return w.add(strays, st, st.live, f)
 }
 
 // flipOf is the time of the flip that parked what had been at an old path: so
@@ -144,13 +154,17 @@ func (w *sweep) flipOf(dir *safefs.Dir, name string) (time.Time, error) {
 	return p.flip, err
 }
 
-// freeLateName finds a name for a file that a sweep takes.
+// freeLateName finds a name for a file that a sweep takes. If its own leaves no room
+// for one it keeps that, and is known by its inode.
 func freeLateName(dir *safefs.Dir, live string, flip time.Time) (string, error) {
 	for n := 1; ; n++ {
 		name := lateName(live, flip, n)
-		if _, err := dir.Lstat(name); errors.Is(err, fs.ErrNotExist) {
+		switch _, err := dir.Lstat(name); {
+		case errors.Is(err, fs.ErrNotExist):
 			return name, nil
-		} else if err != nil {
+		case errors.Is(err, syscall.ENAMETOOLONG):
+			return live, nil
+		case err != nil:
 			return "", err
 		}
 	}
@@ -165,18 +179,19 @@ func (w *sweep) isFit(info fs.FileInfo, path string) bool {
 	return true
 }
 
-func (w *sweep) add(strays *[]stray, st stray, path string, info fs.FileInfo) error {
+func (w *sweep) add(strays *[]stray, st stray, path string, f found) error {
 	dir, err := safefs.OpenFor(filepath.Dir(path), w.account.UID)
 	if err != nil {
 		return err
 	}
 	defer dir.Close()
-	var name string
-	st.folder, name = w.folder(st.live)
-	if st.mailbox == "" {
-		st.mailbox = name
+	if st.folder == "" {
+		var name string
+		st.folder, name = w.folder(st.live)
+		st.mailbox = cmp.Or(st.mailbox, name)
 	}
-	st.src = source{path: path, file: filepath.Base(path), id: idOf(info), size: info.Size(), owner: w.account.UID}
+	st.src = source{path: path, file: filepath.Base(path), id: idOf(f), size: f.Size(), owner: w.account.UID}
+	st.born = f.born
 	st.holder = readHolder(dir, filepath.Base(st.live)+".lock")
 	*strays = append(*strays, st)
 	return nil

@@ -10,11 +10,8 @@ import (
 	"path/filepath"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"mailferry/internal/account"
 	"mailferry/internal/journal"
-	"mailferry/internal/message"
 	"mailferry/internal/safefs"
 	"mailferry/maildir"
 	"mailferry/mbox"
@@ -28,6 +25,7 @@ type taking struct {
 	dot     *semaphore.Gate
 	record  journal.Sweep
 	taken   Taken
+	fresh   bool     // as of stray
 	source  *os.File // locked
 	parent  *safefs.Dir
 	staging *safefs.Dir
@@ -46,9 +44,12 @@ func (w *sweep) takingOf(st stray) *taking {
 		User: w.account.Name, Run: w.opts.Run, Time: time.Now().UTC(),
 		Parent: filepath.Dir(w.account.Maildir), Name: maildir.StagingName(filepath.Base(w.account.Maildir)), Folder: st.folder,
 		Mailbox: st.mailbox, Live: st.live, Path: st.src.path, Park: st.park,
-		BootID: w.boot, Dev: st.src.id.dev, Ino: st.src.id.ino, Mode: st.mode, From: st.from, To: st.src.size,
+		BootID: w.boot, Dev: st.src.id.dev, Ino: st.src.id.ino, Born: st.born, Mode: st.mode, From: st.from, To: st.src.size,
 	})
-	t.taken.Agent = st.agent
+	t.taken.Agent, t.fresh = st.agent, st.fresh
+	if st.fresh && st.folder == "." {
+		t.toInbox()
+	}
 	return t
 }
 
@@ -95,29 +96,99 @@ func (w *sweep) unlessNoMail(st stray, err error) error {
 	return nil
 }
 
-// prepare locks the source and writes its messages to staging.
+// prepare locks the source and writes its messages to staging. That nobody has it
+// open is asked as root, who sees all processes.
 func (t *taking) prepare(ctx context.Context) error {
 	limited, cancel := context.WithTimeout(ctx, t.opts.Wait)
 	defer cancel()
-	return t.c.asUser(func() error {
-		if err := t.lock(limited); err != nil {
-			return err
-		}
-		info, err := t.source.Stat()
+	if err := t.lockQuiet(limited); err != nil {
+		return err
+	}
+	if err := t.c.asUser(func() error { return t.stage(ctx) }); err != nil {
+		return err
+	}
+	if err := notOpen(t.record.Path, t.source); err != nil { // who has come and gone made it longer
+		return err
+	}
+	return t.c.asUser(t.check)
+}
+
+// lockQuiet locks the source while nobody writes to it, with a lock or without:
+// half a message must not become one. Who has it open may wait for the lock, and
+// gets it between two looks.
+func (t *taking) lockQuiet(ctx context.Context) error {
+	for {
+		err := t.c.asUser(func() error { return t.lock(ctx) })
 		if err != nil {
 			return err
 		}
-		if t.record.To = info.Size(); t.record.To <= t.record.From || idOf(info) != (fileID{t.record.Dev, t.record.Ino}) {
-			return &Busy{t.record.Path}
-		}
-		if err := t.makeStaging(); err != nil {
+		var used *InUse
+		var busy *Busy
+		if err = t.quiet(); !errors.As(err, &used) && !errors.As(err, &busy) {
 			return err
 		}
-		if err := t.write(ctx); err != nil {
+		if err := t.letGo(); err != nil {
 			return err
 		}
-		return errors.Join(t.syncStaging(), t.check())
-	})
+		if pause(ctx, lockPause) != nil {
+			return err
+		}
+	}
+}
+
+// letGo gives up what is held, to be taken again.
+func (t *taking) letGo() error {
+	err := t.c.asUser(t.unlock)
+	if t.c.gateDir != nil {
+		err = errors.Join(err, t.c.gateDir.Close())
+		t.c.gateDir = nil
+	}
+	return err
+}
+
+// lineTime is the time that the rest of a line gets to come.
+const lineTime = 4 * time.Second
+
+// quiet demands that nobody has the source open, or has just left a line unended.
+func (t *taking) quiet() error {
+	if err := notOpen(t.record.Path, t.source); err != nil {
+		return err
+	}
+	info, err := t.source.Stat()
+	if err != nil || info.Size() == 0 || time.Since(info.ModTime()) > lineTime {
+		return err
+	}
+	last := make([]byte, 1)
+	if _, err := t.source.ReadAt(last, info.Size()-1); err != nil && err != io.EOF {
+		return err
+	}
+	if last[0] != '\n' {
+		return &Busy{t.record.Path}
+	}
+	return nil
+}
+
+// stage writes the messages of the locked source to staging.
+func (t *taking) stage(ctx context.Context) error {
+	info, err := t.source.Stat()
+	if err != nil {
+		return err
+	}
+	if t.record.To = info.Size(); t.record.To <= t.record.From || idOf(info) != (fileID{t.record.Dev, t.record.Ino}) || bornOf(t.source) != t.record.Born {
+		return &Busy{t.record.Path}
+	}
+	if err := t.makeStaging(); err != nil {
+		return err
+	}
+	if err := t.write(ctx); err != nil {
+		return err
+	}
+	if t.fresh {
+		if err := t.makeFolder(); err != nil {
+			return err
+		}
+	}
+	return t.syncStaging()
 }
 
 // lock takes the gate and the locks of the source, in the order in which a
@@ -213,103 +284,10 @@ func (t *taking) check() error {
 		}
 	}
 	info, err := t.source.Stat()
-	if err == nil && info.Size() < t.record.To {
+	if err == nil && info.Size() != t.record.To {
 		err = &Busy{t.record.Path}
 	}
 	return err
-}
-
-func (t *taking) makeStaging() (err error) {
-	if t.parent, err = safefs.OpenFor(t.record.Parent, t.account.UID); err != nil {
-		return err
-	}
-	if t.staging, err = t.parent.Mkdir(t.record.Name, 0o700); err != nil {
-		return err
-	}
-	t.sync, err = t.staging.Again()
-	return err
-}
-
-// write writes the messages to staging, each under the name that it will have.
-// Its memory is bounded by the names.
-func (t *taking) write(ctx context.Context) error {
-	scan := t.Scan
-	scan.Digest = true
-	size := t.record.To - t.record.From
-	in, err := mbox.NewScanner(io.NewSectionReader(t.source, t.record.From, size), size, scan)
-	if err != nil {
-		if t.record.From == 0 && begins(t.source) {
-			return &Busy{t.record.Path}
-		}
-		return err
-	}
-	defer in.Close()
-	namer := maildir.NewNamer(time.Now(), os.Getpid(), hostname())
-	shown := time.Now()
-	for {
-		e, err := in.Next()
-		if err == io.EOF {
-			return nil
-		}
-		if errors.Is(err, mbox.ErrShrunk) {
-			return &Busy{t.record.Path}
-		}
-		if err != nil {
-			return err
-		}
-		name := string(namer.Append(nil, e.Size, e.VSize))
-		if err := t.message(name, e, in.WriteContent); err != nil {
-			return fmt.Errorf("%q: message at offset %d: %w", t.record.Path, t.record.From+e.Offset, err)
-		}
-		t.names = append(t.names, name)
-		t.taken.Bytes += e.Size
-		if time.Since(shown) > refreshEvery {
-			shown = time.Now()
-			err = t.alive()
-		}
-		if err = errors.Join(err, ctx.Err()); err != nil {
-			return err
-		}
-	}
-}
-
-// message writes a file. What is read again, since it is long, must be what was
-// measured.
-func (t *taking) message(name string, e *mbox.Entry, content func(io.Writer) error) error {
-	f, err := t.staging.Create(name, 0o600)
-	if err != nil {
-		return err
-	}
-	written := message.NewMeasure()
-	err = content(io.MultiWriter(written, f))
-	if err == nil && written.Digest() != e.Digest || errors.Is(err, mbox.ErrShrunk) {
-		err = &Busy{t.record.Path}
-	}
-	if err = errors.Join(err, f.Close()); err != nil || e.Date.IsZero() {
-		return err
-	}
-	ts := []unix.Timespec{{Sec: e.Date.Unix()}, {Sec: e.Date.Unix()}}
-	return unix.UtimesNanoAt(t.staging.Fd(), name, ts, unix.AT_SYMLINK_NOFOLLOW)
-}
-
-// syncStaging makes durable what was written, and that it is there.
-func (t *taking) syncStaging() error {
-	if len(t.names) > manyFiles {
-		if err := t.sync.SyncFS(); err != nil {
-			return err
-		}
-		return t.parent.Sync()
-	}
-	for _, name := range t.names {
-		f, err := t.staging.OpenRegular(name)
-		if err != nil {
-			return err
-		}
-		if err := errors.Join(f.Sync(), f.Close()); err != nil {
-			return err
-		}
-	}
-	return errors.Join(t.staging.Sync(), t.parent.Sync())
 }
 
 // promise makes it durable that all of staging is to be delivered. If it can't be
@@ -381,13 +359,13 @@ func (t *taking) close() error {
 // sweepSoak is the soak record with what a sweep took.
 func sweepSoak(s journal.Soak, r journal.Sweep, a account.Account) journal.Soak {
 	for i, p := range s.Parked {
-		if p.Path == r.Park && p.Ino == r.Ino {
+		if p.Path == r.Park && p.Ino == r.Ino && (p.Born == r.Born || p.Born == 0) {
 			s.Parked[i].Taken = max(p.Taken, r.To)
 			return s
 		}
 	}
 	s.Parked = append(s.Parked, journal.Parked{
-		Mailbox: r.Mailbox, Live: r.Live, Path: r.Park, Dev: r.Dev, Ino: r.Ino, Mode: r.Mode, Taken: r.To,
+		Mailbox: r.Mailbox, Live: r.Live, Path: r.Park, Dev: r.Dev, Ino: r.Ino, Born: r.Born, Mode: r.Mode, Taken: r.To,
 	})
 	return s
 }

@@ -47,15 +47,18 @@ type graced struct {
 	account account.Account
 	until   time.Time
 	due     time.Time // when he is to be looked at next
+	stirred time.Time // first event that was not looked at; zero: none
 	watched []oldName
 	all     bool // all of his old paths are watched
 }
 
-// Times of the sweeper: what an agent writes in pieces is waited for; a user who
+// Times of the sweeper: what an agent writes in pieces is waited for, but not for
+// ever where many write; a user who
 // can't be watched, or not be swept, is looked at again; and so is one who is
 // watched, since inotify knows nothing of other hosts.
 const (
-	sweepSettles = 100 * time.Millisecond
+	sweepSettles = 100 * time.Millisecond // without an event
+	sweepPatient = 2 * time.Second        // with events
 	sweepAgain   = time.Second
 	sweepSeldom  = 30 * time.Second
 	sweepBusy    = 500 * time.Millisecond // for gate and locks: others wait
@@ -134,7 +137,7 @@ func (s *Swept) Lines() (lines []string) {
 	for _, t := range s.Taken {
 		line := fmt.Sprintf("%s: %d messages came to %q behind the flip, by %s; they are in %s now", s.User, t.Messages, t.Path, t.Agent, t.Mailbox)
 		if t.Folder != "" {
-			line += fmt.Sprintf(", or rather in %s, since that folder is gone", t.Folder)
+			line += fmt.Sprintf(", or rather in %s, since there is no such folder", t.Folder)
 		}
 		if t.Warning != "" {
 			line += "; it " + t.Warning
@@ -233,15 +236,25 @@ func (w *Sweeper) watch(g *graced) {
 	}
 	g.all = true
 	for _, path := range s.oldPaths() {
-		watch, err := w.watchDir(g.account, filepath.Dir(path))
-		if err != nil {
-			g.all = false
-			continue
-		}
-		n := oldName{watch, filepath.Base(path)}
-		w.names[n] = g.account.Name
-		g.watched = append(g.watched, n)
+		g.all = w.watchName(g, filepath.Dir(path), filepath.Base(path)) && g.all
 	}
+	for _, root := range g.account.Folders { // in which a mailbox may be made; deeper ones are found in the end
+		w.watchName(g, root, anyName)
+	}
+}
+
+// anyName stands for all names in a directory that is the user's alone.
+const anyName = ""
+
+func (w *Sweeper) watchName(g *graced, dir, name string) bool {
+	watch, err := w.watchDir(g.account, dir)
+	if err != nil {
+		return false
+	}
+	n := oldName{watch, name}
+	w.names[n] = g.account.Name
+	g.watched = append(g.watched, n)
+	return true
 }
 
 // watchDir watches a directory, which the user opens: no path of his is followed
@@ -261,17 +274,30 @@ func (w *Sweeper) watchDir(a account.Account, path string) (watch watchdir.Watch
 
 // happened finds out whom an event concerns.
 func (w *Sweeper) happened(e watchdir.Event) {
-	soon := time.Now().Add(sweepSettles)
 	if e.Lost {
 		for _, g := range w.users {
-			g.soon(soon)
+			g.stir()
 		}
 		return
 	}
 	live, _ := unparked(e.Name)
-	if g := w.users[w.names[oldName{e.Watch, live}]]; g != nil {
-		g.soon(soon)
+	for _, name := range []string{live, anyName} {
+		if g := w.users[w.names[oldName{e.Watch, name}]]; g != nil {
+			g.stir()
+			return
+		}
 	}
+}
+
+// stir has a user looked at when nothing has happened for a while.
+func (g *graced) stir() {
+	now := time.Now()
+	if g.stirred.IsZero() {
+		g.stirred = now
+	}
+	g.due = now.Add(sweepSettles)
+	g.soon(g.stirred.Add(sweepPatient))
+	g.soon(g.until)
 }
 
 // soon has a user looked at not later than then.
@@ -296,6 +322,7 @@ func (w *Sweeper) work() {
 		if w.ctx.Err() != nil || g.due.After(now) {
 			continue
 		}
+		g.stirred = time.Time{}
 		over := !g.until.After(now) && (w.grace > 0 || w.draining)
 		report, err := w.site.Sweep(w.ctx, g.account, SweepOptions{Run: w.run, Wait: sweepBusy, settled: true})
 		w.tell(g.account, report, err, over)
@@ -317,7 +344,7 @@ func (w *Sweeper) tell(a account.Account, report *Swept, err error, over bool) {
 	if err != nil {
 		reason = reasonOf(err)
 	}
-	passing := !over && (reason == reasonBusy || reason == reasonHold) || reason == reasonStopped
+	passing := !over && (reason == reasonBusy || reason == reasonInUse || reason == reasonHold) || reason == reasonStopped
 	took := report != nil && (len(report.Taken) > 0 || report.Recovered != "" || over && len(report.Differences) > 0)
 	if took || err != nil && !passing {
 		w.swept(a, report, err)

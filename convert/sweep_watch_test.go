@@ -122,7 +122,7 @@ func TestARunStaysForTheGrace(t *testing.T) {
 
 func TestLinesTellWhatCameFromWhere(t *testing.T) {
 	s := &Swept{User: "alice", Taken: []Taken{{Mailbox: "Sent", Folder: "INBOX", Path: "/m", Messages: 2, Agent: `"procmail", pid 7`}}, Differences: []Skip{{Path: "/x", Reason: "is gone"}}}
-	want := `alice: 2 messages came to "/m" behind the flip, by "procmail", pid 7; they are in Sent now, or rather in INBOX, since that folder is gone
+	want := `alice: 2 messages came to "/m" behind the flip, by "procmail", pid 7; they are in Sent now, or rather in INBOX, since there is no such folder
 alice: "/x" is gone`
 	if got := strings.Join(s.Lines(), "\n"); got != want {
 		t.Errorf("%s", got)

@@ -56,6 +56,7 @@ func newLateSite(t *testing.T, dir string) *lateSite {
 	s.late(t, parked[0], 2)
 	s.late(t, folders[0], 1)
 	s.late(t, s.user.Spool, 3)
+	s.late(t, filepath.Join(s.user.Home, "mail", "fresh"), 2)
 	return s
 }
 
@@ -63,7 +64,7 @@ func (s *lateSite) sweepArgs() []string {
 	return []string{"sweep", "--config", s.Config, "--users-from", s.NamesFile}
 }
 
-// late appends messages to a file, as an agent does.
+// late appends messages to a file, as an agent does, or every other as a session.
 func (s *lateSite) late(t *testing.T, path string, messages int) {
 	t.Helper()
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
@@ -73,7 +74,11 @@ func (s *lateSite) late(t *testing.T, path string, messages int) {
 	for range messages {
 		id := fmt.Sprintf("late-%d", len(s.want)+1)
 		s.want[id] = true
-		if _, err := fmt.Fprintf(f, "From late@example.org Mon Jan  2 03:04:05 2023\nSubject: late\n\nId: %s\n\n", id); err != nil {
+		status := ""
+		if len(s.want)%2 == 0 {
+			status = "Status: RO\n"
+		}
+		if _, err := fmt.Fprintf(f, "From late@example.org Mon Jan  2 03:04:05 2023\nSubject: late\n%s\nId: %s\n\n", status, id); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -83,7 +88,7 @@ func (s *lateSite) late(t *testing.T, path string, messages int) {
 }
 
 // lateName is the name of a file of which a sweep took the mail.
-var lateName = regexp.MustCompile(`^spool/\w+\.mailferry-\w+-late\d+$`)
+var lateName = regexp.MustCompile(`^(spool/\w+|home/\w+/mail/fresh)\.mailferry-\w+-late\d+$`)
 
 // unremoved is a dotlock on its way to its name, which could not be removed.
 var unremoved = regexp.MustCompile(`^left: .*\.lock\.mailferry-[A-Z2-7]{26}$`)
@@ -276,7 +281,7 @@ func TestASweepByATimer(t *testing.T) {
 	sweep(exitLocked)
 	lock.Close()
 	before := runs()
-	if out := sweep(exitDone); !strings.HasSuffix(out, "1 user: mail had come to 1 of them, 6 messages; 0 differences, 0 failed\n") {
+	if out := sweep(exitDone); !strings.HasSuffix(out, "1 user: mail had come to 1 of them, 8 messages; 0 differences, 0 failed\n") {
 		t.Errorf("told %s", out)
 	}
 	if out := sweep(exitDone); out != "1 user: mail had come to 0 of them, 0 messages; 0 differences, 0 failed\n" || runs() != before+1 {

@@ -59,7 +59,7 @@ func TestDefaults(t *testing.T) {
 	if c.Users != "passwd" || c.MinUID != 1000 || c.State != "/var/lib/mailferry" || c.Chunk != 100 || c.Jobs != runtime.NumCPU() || c.CutoverJobs != 1 || c.MaxFailures != 0 {
 		t.Errorf("%+v", c)
 	}
-	if c.Window != (Window{}) || c.PauseBetween != 0 || c.HoldLimit != 30*time.Second || c.DrainLimit != 10*time.Second || c.MaxRounds != 3 || c.Retries != 3 || c.Grace != 0 || c.Doveadm != "" || c.Postqueue != "" || c.Bandwidth != 0 || c.Nice || c.Order != Listed || c.FreeFloor != 1<<30 || c.AllowQuarantine || c.Hooks != (Hooks{}) {
+	if c.Window != (Window{}) || c.PauseBetween != 0 || c.HoldLimit != 30*time.Second || c.DrainLimit != 10*time.Second || c.MaxRounds != 3 || c.Retries != 3 || c.Grace != 10*time.Second || c.Doveadm != "" || c.Postqueue != "" || c.Bandwidth != 0 || c.Nice || c.Order != Listed || c.FreeFloor != 1<<30 || c.AllowQuarantine || c.Hooks != (Hooks{}) {
 		t.Errorf("%+v", c)
 	}
 	if s := c.Settings(); s != nil {

@@ -297,6 +297,7 @@ func (s *site) config() string {
 		{"gate", "{home}/.mailstate.lock"},
 		{"state", s.path("state")},
 		{"profile", "dovecot"},
+		{"grace", "0s"}, // no agent is at work there
 	} {
 		fmt.Fprintf(&b, "%s = %q\n", line.key, line.value)
 	}
