@@ -3,13 +3,16 @@ package convert
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"mailferry/internal/account"
+	"mailferry/internal/journal"
 	"mailferry/internal/mailgen"
 	"mailferry/mbox"
 	"mailferry/semaphore"
@@ -224,4 +227,131 @@ func isOurs(path string) bool {
 		}
 	}
 	return false
+}
+
+// giant makes a message with a hole of so many bytes the last of an mbox.
+func giant(path string, bytes int64) error {
+	err := appendTo(path, late)
+	info, serr := os.Stat(path)
+	if err := errors.Join(err, serr); err != nil {
+		return err
+	}
+	return os.Truncate(path, info.Size()+bytes)
+}
+
+func TestTheHoldLimitEndsTheReadingInsideAMessage(t *testing.T) {
+	p := newPlace(t, mailgen.SiteOptions{Users: 1, Seed: 23})
+	a := p.accounts[0]
+	r, w := newTestRun(t, p, Migrate)
+	r.HoldLimit = 300 * time.Millisecond
+	var begun, over time.Time
+	r.Around = &hooked{
+		drain: func() error { begun = time.Now(); return giant(a.Spool, 1<<33) },
+		abort: func() error { over = time.Now(); return nil },
+	}
+	finish(t, r, p.accounts)
+	w.mustBe(t, a.Name, journal.Failed, reasonHold)
+	if text := w.users[a.Name].Text; !strings.Contains(text, a.Spool) {
+		t.Errorf("the mailbox is not named: %s", text)
+	}
+	if held := over.Sub(begun); held > 10*r.HoldLimit {
+		t.Errorf("held for %v, with a limit of %v", held, r.HoldLimit)
+	}
+	if authority, mirror := stateOf(t, a); authority != semaphore.Mbox || mirror != semaphore.Mbox {
+		t.Errorf("semaphore %s, mirror %s", authority, mirror)
+	}
+	if exists(t, a.Maildir) || exists(t, a.Gate) || exists(t, a.Spool+".lock") {
+		t.Error("the Maildir, the gate or a dotlock is there")
+	}
+}
+
+// Within a message as between two, agents see that gate and locks are held.
+func TestGateAndLocksAreKeptAliveInsideAMessage(t *testing.T) {
+	p := newPlace(t, mailgen.SiteOptions{Users: 1, Seed: 23})
+	a := p.accounts[0]
+	c := ready(t, p, a)
+	if err := giant(a.Spool, 64<<20); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	shown := []string{a.Gate, a.Spool + ".lock"}
+	long := time.Now().Add(-time.Hour)
+	enough := errors.New("they were shown often enough")
+	beats := 0
+	var err error
+	if c.spoolGroup, err = spoolGroup(a); err != nil {
+		t.Fatal(err)
+	}
+	err = c.asUser(func() error {
+		if err := errors.Join(c.takeGate(ctx), c.lockAll(ctx)); err != nil {
+			return err
+		}
+		messages := p.Users[0].Messages + 1
+		r := c.round(c.pace)
+		r.held, r.shown = true, time.Time{}
+		r.alive = func() error {
+			r.shown = time.Time{} // the time for the next has come
+			for _, path := range shown {
+				if err := os.Chtimes(path, long, long); err != nil {
+					return err
+				}
+			}
+			if err := c.refresh(); err != nil {
+				return err
+			}
+			for _, path := range shown {
+				if info, err := os.Stat(path); err != nil || !info.ModTime().After(long) {
+					return fmt.Errorf("%s is of %v, %w", path, info, err)
+				}
+			}
+			if beats++; beats > 3*messages {
+				return enough
+			}
+			return nil
+		}
+		_, err := r.run(ctx, c.found)
+		return errors.Join(err, c.release())
+	})
+	if !errors.Is(err, enough) {
+		t.Errorf("shown %d times: %v", beats, err)
+	}
+	if err := c.tidy(); err != nil {
+		t.Error(err)
+	}
+}
+
+// What a power loss left of a staging directory is in no later run's way, and
+// what only has its name is a stranger's.
+func TestStagingOfAnotherBoot(t *testing.T) {
+	for _, tt := range []struct {
+		name         string
+		record       func(*journal.Staging)
+		there, taken bool // after the next precopy
+	}{
+		{"synced, is continued", func(*journal.Staging) {}, true, true},
+		{"not synced, is removed", func(r *journal.Staging) { r.Synced = false }, false, false},
+		{"not synced, of another inode, is left", func(r *journal.Staging) { r.Synced, r.Ino = false, r.Ino+1 }, true, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			p := newPlace(t, mailgen.SiteOptions{Users: 1, Seed: 23})
+			s := &stand{t, p, p.accounts[0]}
+			s.precopied()
+			old := stagingOf(t, s.a)
+			record, err := journal.ReadStaging(p.site.State, s.a.Name)
+			s.check(err)
+			record.BootID = "00000000-0000-0000-0000-000000000000"
+			tt.record(&record)
+			s.check(journal.WriteStaging(p.site.State, record))
+			_, w := doRun(t, p, Precopy, s.a)
+			w.mustBe(t, s.a.Name, journal.Done, "")
+			now, err := journal.ReadStaging(p.site.State, s.a.Name)
+			s.check(err)
+			path := filepath.Join(now.Parent, now.Name)
+			if exists(t, old) != tt.there || (path == old) != tt.taken {
+				t.Errorf("staging is %s, was %s, which is there: %t", path, old, exists(t, old))
+			}
+			p.compare(t, s.a, path)
+		})
+	}
 }

@@ -55,6 +55,7 @@ type recovery struct {
 	record  journal.Staging // zero if there is none
 	boot    string
 	sem     *semaphore.Semaphore
+	born    map[string]int64 // of the mboxes that are recorded as parked, by the path that they had; 0: unknown
 }
 
 func (r *recovery) do() (did string, err error) {

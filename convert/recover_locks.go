@@ -18,14 +18,16 @@ import (
 // wait for a dotlock until it is old enough to be broken.
 func (r *recovery) unlock() error {
 	c := &cutover{stage: &stage{Site: r.Site, account: r.account}}
-	ctx, cancel := context.WithTimeout(context.Background(), unlockLimit)
+	gate, cancel := context.WithTimeout(context.Background(), unlockLimit)
+	defer cancel()
+	locks, cancel := context.WithTimeout(context.Background(), 2*unlockLimit)
 	defer cancel()
 	var err error
 	if c.spoolGroup, err = spoolGroup(r.account); err != nil {
 		return err
 	}
 	err = c.asUser(func() error {
-		err := errors.Join(c.takeGate(ctx), c.lockEach(ctx))
+		err := errors.Join(c.takeGate(gate), c.lockEach(locks))
 		return errors.Join(err, c.release())
 	})
 	return errors.Join(err, c.asUser(r.dropDotlocks), c.tidy())

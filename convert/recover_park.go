@@ -77,9 +77,11 @@ func (r *recovery) recordedParks() (map[string]stat, time.Time, error) {
 		return nil, time.Now(), nil
 	}
 	was := map[string]stat{}
+	r.born = map[string]int64{}
 	for _, p := range soak.Parked {
 		if name, _ := parseParked(p.Path); !name.late {
 			was[p.Live] = stat{Ino: p.Ino, Size: p.Size}
+			r.born[p.Live] = p.Born
 		}
 	}
 	return was, soak.Flipped, nil
@@ -133,6 +135,9 @@ func (r *recovery) park(c *cutover, was map[string]stat) error {
 			return err
 		}
 		now, read := statOf(info), was[l.src.path]
+		if born := r.born[l.src.path]; born != 0 && born != bornOf(l.File) {
+			now.Ino = 0 // another file, of which the inode was used before
+		}
 		switch {
 		case read.Ino != now.Ino && (read.Ino == 0 || c.isParked(l, read)):
 		case read.Ino != now.Ino, now.Size < read.Size:
