@@ -71,20 +71,23 @@ func (s *stand) published() {
 	s.check(os.Rename(stagingOf(s.T, s.a), s.a.Maildir))
 }
 
-// parkByHand parks the mbox of a path, as the run that staged would.
+// parkByHand parks the mbox of a path, and records all, as the run that staged
+// would.
 func (s *stand) parkByHand(path string) {
 	s.Helper()
-	info, err := os.Stat(path)
-	s.check(err)
 	staging, err := journal.ReadStaging(s.site.State, s.a.Name)
 	s.check(err)
-	flip := time.Now()
-	id := idOf(info)
-	s.check(journal.WriteSoak(s.site.State, journal.Soak{
-		User: s.a.Name, Run: staging.Run, Flipped: flip.UTC(), BootID: staging.BootID, Maildir: s.a.Maildir,
-		Parked: []journal.Parked{{Mailbox: "INBOX", Live: path, Path: parkedName(path, flip), Dev: id.dev, Ino: id.ino, Mode: 0o600, Size: info.Size(), Taken: info.Size()}},
-	}))
-	s.check(os.Rename(path, parkedName(path, flip)))
+	soak := journal.Soak{User: s.a.Name, Run: staging.Run, Flipped: time.Now().UTC(), BootID: staging.BootID, Maildir: s.a.Maildir}
+	for _, m := range s.Users[0].Mailboxes {
+		info, err := os.Stat(m.Path)
+		s.check(err)
+		id := idOf(info)
+		soak.Parked = append(soak.Parked, journal.Parked{
+			Mailbox: m.Name, Live: m.Path, Path: parkedName(m.Path, soak.Flipped), Dev: id.dev, Ino: id.ino, Mode: 0o600, Size: info.Size(), Taken: info.Size(),
+		})
+	}
+	s.check(journal.WriteSoak(s.site.State, soak))
+	s.check(os.Rename(path, parkedName(path, soak.Flipped)))
 }
 
 func (s *stand) migrated() { s.Helper(); doRun(s.T, s.place, Migrate, s.a) }
