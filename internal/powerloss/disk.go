@@ -115,10 +115,17 @@ func (d *Disk) Mount() error {
 
 // Unmount unmounts it; an open file there is an error.
 func (d *Disk) Unmount() error {
-	if err := unix.Unmount(d.Dir, 0); err != nil {
-		return fmt.Errorf("unmounting %s: %w", d.Dir, err)
+	last := time.Now().Add(patience)
+	for {
+		err := unix.Unmount(d.Dir, 0)
+		if err == nil {
+			return d.free()
+		}
+		if err != unix.EBUSY || time.Now().After(last) { // who walks over /proc has hold of it for a moment
+			return fmt.Errorf("unmounting %s: %w", d.Dir, err)
+		}
+		time.Sleep(10 * time.Millisecond)
 	}
-	return d.free()
 }
 
 // free waits until nobody has the disk mounted: a program with mounts of its own
