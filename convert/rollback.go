@@ -161,11 +161,14 @@ func (c *ways) build(ctx context.Context, m *member) {
 	defer c.memory.Release(heavy)
 	err := w.promise()
 	if err == nil {
+		err = w.asUser(w.makeFiles)
+	}
+	if err == nil {
+		err = w.makeRoots()
+	}
+	if err == nil {
 		err = w.asUser(func() error {
 			w.pace.beNice()
-			if err := w.makeFiles(); err != nil {
-				return err
-			}
 			return w.buildLive(ctx)
 		})
 	}

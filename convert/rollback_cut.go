@@ -28,27 +28,30 @@ func (w *wayBack) cut(ctx context.Context) (*Returned, error) {
 		return nil, err
 	}
 	if err := w.prepareBack(); err != nil {
-		return nil, err
+		return nil, w.aborted(ctx, err)
 	}
 	start := time.Now()
+	if w.drainLimit > 0 {
+		w.drained = start.Add(w.drainLimit)
+	}
 	ctx, cancel := context.WithTimeoutCause(ctx, w.limit, errHoldLimit)
 	defer cancel()
 	if err := w.sem.Hold(w.metaBack(1, start.Add(w.limit))); err != nil {
 		if errors.Is(err, semaphore.ErrNotDurable) {
 			err = w.undoBack(err) // it says hold
 		}
-		return nil, err
+		return nil, w.aborted(ctx, err)
 	}
 	w.held, w.shown = true, time.Now()
 	steps := []func() error{
 		func() error { return w.mirror(semaphore.Hold) }, // behind the authority, both before anything else
 		func() error { return w.asUser(func() error { return w.takeGate(ctx) }) },
 		func() error { return w.drain(ctx) },
-		func() error { return w.asUser(func() error { return w.lockParked(ctx) }) },
-		w.unused,
+		func() error { return w.lockUnusedBack(ctx) },
+		func() error { return w.clearRoots(ctx) },
 		func() error { return w.asUser(func() error { return w.rebuild(ctx) }) },
-		w.identifyAgain,
-		func() error { return w.asUser(func() error { return w.publish(ctx) }) },
+		w.identify,
+		func() error { return w.publish(ctx) },
 		func() error { return context.Cause(ctx) },
 	}
 	for _, step := range steps {
@@ -101,6 +104,11 @@ func (w *wayBack) rebuild(ctx context.Context) error {
 			return err
 		}
 	}
+	seen := time.Now().Add(-clockTick) // all that it holds has an older ctime, for a sight waits for that
+	if err := w.stillFolders(ctx); err != nil {
+		return err
+	}
+	w.way.Seen = seen.UTC()
 	return nil
 }
 
@@ -113,7 +121,7 @@ func (w *wayBack) lockParked(ctx context.Context) error {
 			return err
 		}
 		o := w.Locks
-		o.Path, o.Owner, o.Timeout, o.Dotlock, o.Fcntl = src.path, w.account.UID, remaining(ctx), false, true
+		o.Path, o.Owner, o.Timeout, o.Dotlock, o.Fcntl = src.path, w.account.UID, w.patience(ctx), false, true
 		held, err := mbox.Lock(ctx, dir.Fd(), src.file, o)
 		if err != nil {
 			return errors.Join(err, dir.Close())
@@ -184,21 +192,24 @@ func (b *backBox) clear(ctx context.Context) error {
 
 // publish gives the mboxes their names, if all is still as it was read.
 func (w *wayBack) publish(ctx context.Context) error {
-	if err := w.stillSame(ctx); err != nil {
+	if err := w.asUser(func() error { return w.stillSame(ctx) }); err != nil {
 		return err
 	}
-	for _, b := range w.boxes {
+	err := w.eachBox(func(b *backBox) error {
 		b.named = true // from here on it may be
-		if err := inGroup(b.dir, func() error { return b.dir.Rename(b.temp, b.file(), false) }); err != nil {
-			return err
-		}
+		return inGroup(b.dir, func() error { return b.dir.Rename(b.temp, b.file(), false) })
+	})
+	if err != nil {
+		return err
 	}
-	for _, b := range w.boxes {
-		if err := b.dir.Sync(); err != nil {
-			return err
+	return w.asUser(func() error {
+		for _, b := range w.boxes {
+			if err := b.dir.Sync(); err != nil {
+				return err
+			}
 		}
-	}
-	return w.stillFolders(ctx)
+		return w.stillFolders(ctx)
+	})
 }
 
 // stillSame is the last look before the mboxes get their names.
@@ -235,12 +246,18 @@ func (w *wayBack) stillFolders(ctx context.Context) error {
 			return errors.Join(err, &Busy{filepath.Join(w.account.Maildir, b.rel)})
 		}
 	}
+	if !w.noInbox {
+		return nil
+	}
+	if none, err := w.isEmpty("."); err != nil || !none {
+		return errors.Join(err, &Busy{w.account.Maildir})
+	}
 	return nil
 }
 
 // undoBack brings the user back to his Maildir, for the given reason.
 func (w *wayBack) undoBack(why error) error {
-	back := w.asUser(w.unname)
+	back := w.unname()
 	var left error
 	if back == nil {
 		left = w.asUser(w.releaseAll) // a lock that is lost already changes nothing
@@ -251,18 +268,6 @@ func (w *wayBack) undoBack(why error) error {
 		return errors.Join(why, &Stuck{w.account.Name, semaphore.Maildir, back}, left)
 	}
 	return errors.Join(why, back, w.mirror(semaphore.Maildir), left)
-}
-
-// unname takes the names back that mboxes have got.
-func (w *wayBack) unname() error {
-	for i, b := range w.boxes {
-		if b.named {
-			if err := takeBack(b.dir, w.way.Files[i]); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
 }
 
 func (w *wayBack) releaseAll() (err error) {
@@ -356,7 +361,7 @@ func (w *wayBack) lastLook() error {
 // discardBack throws away what was made, and the record of it. It is not called
 // behind the flip, or for who is stuck.
 func (w *wayBack) discardBack() error {
-	err := w.asUser(func() error { return discardFiles(w.way, w.account.UID) })
+	err := w.discardFiles(w.way)
 	if err != nil || w.way.User == "" {
 		return err
 	}

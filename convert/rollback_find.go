@@ -217,14 +217,21 @@ func (w *wayBack) dropEmptyInbox() {
 		if len(b.parts) > 0 || b.base != nil {
 			return false
 		}
-		d, err := openLive(w.root, b.rel)
-		if err != nil {
-			return false
-		}
-		defer d.close()
-		t, err := d.scan()
-		return err == nil && len(t.list) == 0
+		none, err := w.isEmpty(b.rel)
+		w.noInbox = err == nil && none
+		return w.noInbox
 	})
+}
+
+// isEmpty reports whether a folder has no messages.
+func (w *wayBack) isEmpty(rel string) (bool, error) {
+	d, err := openLive(w.root, rel)
+	if err != nil {
+		return false, err
+	}
+	defer d.close()
+	t, err := d.scan()
+	return err == nil && len(t.list) == 0, err
 }
 
 // checkPlaces looks at the paths that the mboxes go to: nothing may be there,

@@ -3,7 +3,6 @@ package convert
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"path/filepath"
 	"slices"
@@ -38,11 +37,11 @@ func (r *recovery) undoRollback(state semaphore.State, meta semaphore.Meta) (did
 		if meta.Run == "" || meta.Host != hostname() && !meta.Expired(time.Now()) {
 			return "", false, nil // an admin's, or another host's
 		}
-		did, err = r.undoHeld(way)
+		did, err = r.undoHeld(way, recorded)
 	case !recorded || state == semaphore.Hold:
 		return "", false, nil
 	case state == semaphore.Maildir:
-		did, err = "what a rollback had begun was removed", r.unmake(way)
+		did, err = "what a rollback had begun was removed", errors.Join(r.unname(way), r.unmake(way))
 	case meta.Run == way.Run && meta.Before() == semaphore.Maildir:
 		did, err = r.finish(way)
 	default: // the word of an admin
@@ -56,7 +55,7 @@ func (r *recovery) undoRollback(state semaphore.State, meta semaphore.Meta) (did
 
 // undoHeld brings a held user back to his Maildir, unless the run that holds him
 // lives: while it does, nobody else can prepare what it has prepared.
-func (r *recovery) undoHeld(way journal.Rollback) (did string, err error) {
+func (r *recovery) undoHeld(way journal.Rollback, recorded bool) (did string, err error) {
 	free, err := exclude(r.sem)
 	if err != nil {
 		return "", err
@@ -70,7 +69,14 @@ func (r *recovery) undoHeld(way journal.Rollback) (did string, err error) {
 	if err != nil {
 		return "", err
 	}
-	if err := r.takeAllBack(way); err != nil {
+	if !recorded {
+		err = r.nothingNamed()
+	} else if c, cerr := r.spoolUser(); cerr == nil {
+		err = c.takeAllBack(way)
+	} else {
+		err = cerr
+	}
+	if err != nil {
 		return "", err
 	}
 	// A lock that can't be had is another's by now, and no reason to hold on.
@@ -90,9 +96,11 @@ func (r *recovery) unmake(way journal.Rollback) error {
 	if err := asUser(r.account, func() error { return r.mirror(state) }); err != nil {
 		return err
 	}
-	return r.asSpoolUser(func() error {
-		return errors.Join(dropRecordedDotlocks(way, r.account.UID), discardFiles(way, r.account.UID))
-	})
+	c, err := r.spoolUser()
+	if err != nil {
+		return err
+	}
+	return errors.Join(c.asUser(func() error { return dropRecordedDotlocks(way, r.account.UID) }), c.discardFiles(way))
 }
 
 // finish does what remains behind the flip.
@@ -101,7 +109,11 @@ func (r *recovery) finish(way journal.Rollback) (did string, err error) {
 		return "", err
 	}
 	r.unlock()
-	err = r.asSpoolUser(func() error {
+	spool, err := r.spoolUser()
+	if err != nil {
+		return "", err
+	}
+	err = spool.asUser(func() error {
 		if err := errors.Join(finishLists(way, r.account.UID), dropRecordedDotlocks(way, r.account.UID)); err != nil {
 			return err
 		}
@@ -128,25 +140,68 @@ func (r *recovery) finish(way journal.Rollback) (did string, err error) {
 	return strings.Join(append([]string{"his rollback was finished"}, c.stays...), "; "), nil
 }
 
-// asSpoolUser works as the user who may take the group of the spool.
-func (r *recovery) asSpoolUser(work func() error) error {
-	c := &cutover{stage: &stage{Site: r.Site, account: r.account}}
-	var err error
-	if c.spoolGroup, err = spoolGroup(r.account); err != nil {
+// unname takes the names of what a rollback has made of a user whom somebody has
+// set on his Maildir in the hold. What can't be told for sure from a file that
+// came since keeps its name.
+func (r *recovery) unname(way journal.Rollback) error {
+	c, err := r.spoolUser()
+	if err != nil {
 		return err
 	}
-	return c.asUser(work)
+	way.Files = slices.DeleteFunc(slices.Clone(way.Files), func(f journal.RollbackFile) bool { return f.Born == 0 })
+	return c.takeAllBack(way)
 }
 
-func (r *recovery) takeAllBack(way journal.Rollback) error {
-	return r.asSpoolUser(func() error {
-		return eachFile(way, r.account.UID, func(dir *safefs.Dir, f journal.RollbackFile) error {
-			if f.List {
-				return nil
+// nothingNamed demands, of a rollback whose record is lost, that it had not come
+// so far as to name mboxes: for late mail they would be taken, and each message
+// be in the Maildir twice.
+func (r *recovery) nothingNamed() error {
+	soak, err := journal.ReadSoak(r.State, r.account.Name)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	var found []string
+	err = asUser(r.account, func() error {
+		tree, err := findAccount(r.account)
+		if err != nil {
+			return err
+		}
+		defer tree.close()
+		for _, s := range tree.sources {
+			if made, err := mayBeMade(s, soak); err != nil {
+				return err
+			} else if made {
+				found = append(found, s.path)
 			}
-			return takeBack(dir, f)
-		})
+		}
+		return nil
 	})
+	if err == nil && len(found) > 0 {
+		err = fmt.Errorf("a rollback was killed, and the record of what it made is gone from %q: %q may be mboxes that it made, which hold what is in the Maildir, or mail that came late; he is held until they are moved away: then run mailferry recover", r.State, found)
+	}
+	return err
+}
+
+// mayBeMade reports whether a rollback may have made a file at an old path: one
+// that was parked there, or that was not touched since the flip, it did not.
+func mayBeMade(s source, soak journal.Soak) (bool, error) {
+	if s.size == 0 || slices.ContainsFunc(soak.Parked, func(p journal.Parked) bool { return p.Ino == s.id.ino && p.Live == s.path }) {
+		return false, nil
+	}
+	dir, err := s.dir()
+	if err != nil {
+		return false, err
+	}
+	defer dir.Close()
+	info, err := dir.Lstat(s.file)
+	return err == nil && !time.Unix(0, statOf(info).Ctime).Before(soak.Flipped.Add(-clockTick)), err
+}
+
+// spoolUser works as the user who may take the group of the spool.
+func (r *recovery) spoolUser() (c *cutover, err error) {
+	c = &cutover{stage: &stage{Site: r.Site, account: r.account}}
+	c.spoolGroup, err = spoolGroup(r.account)
+	return c, err
 }
 
 // sinceBoot forgets the numbers of devices, if they are those of another boot.
@@ -175,73 +230,6 @@ func eachFile(way journal.Rollback, uid int, do func(*safefs.Dir, journal.Rollba
 		}
 	}
 	return nil
-}
-
-// takeBack takes its name from an mbox that was never used, if it is the one that
-// was made. Mail that somebody has written behind it, who ignores semaphores and
-// locks, keeps the name, for the sweep.
-func takeBack(dir *safefs.Dir, f journal.RollbackFile) error {
-	name := filepath.Base(f.Live)
-	info, err := dir.LstatRegular(name)
-	var irregular *safefs.Irregular
-	if errors.Is(err, fs.ErrNotExist) || errors.As(err, &irregular) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	now := statOf(info)
-	switch {
-	case now.Ino != f.Ino || f.Dev != 0 && now.Dev != f.Dev:
-		return nil
-	case now.Size > f.Size:
-		return keepTail(dir, name, f.Size)
-	}
-	if err := inGroup(dir, func() error { return dir.Rename(name, f.Temp, false) }); err != nil {
-		return err
-	}
-	return dir.Sync()
-}
-
-// keepTail leaves of an mbox what is behind its first size bytes. Until it is
-// cut, those can be overwritten again and again.
-func keepTail(dir *safefs.Dir, name string, size int64) error {
-	f, err := dir.OpenUpdate(name)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return err
-	}
-	tail := info.Size() - size
-	if tail > size && size > 0 {
-		return fmt.Errorf("%s: %d bytes of mail came to it in the hold, behind %d of a rollback that is undone: take them out by hand", f.Name(), tail, size)
-	}
-	if size == 0 {
-		return nil
-	}
-	if _, err := io.Copy(io.NewOffsetWriter(f, 0), io.NewSectionReader(f, size, tail)); err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Truncate(tail), f.Sync())
-}
-
-// discardFiles removes what is left under temporary names, and the directories
-// that were made.
-func discardFiles(way journal.Rollback, uid int) error {
-	err := eachFile(way, uid, func(dir *safefs.Dir, f journal.RollbackFile) error {
-		err := inGroup(dir, func() error { return dir.Unlink(f.Temp) })
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
-		return err
-	})
-	for _, path := range slices.Backward(way.Dirs) {
-		err = errors.Join(err, removeEmpty(path, uid))
-	}
-	return err
 }
 
 // removeEmpty removes a directory that was made, if nothing lies in it but what
@@ -316,12 +304,15 @@ func setAside(parent *safefs.Dir, way journal.Rollback) error {
 }
 
 // recordBack says in the soak record that the user is back, and what was set
-// aside.
+// aside: whatever came to that since the last look before the flip is in no mbox.
 func recordBack(state string, way journal.Rollback, soak journal.Soak) (journal.Soak, error) {
 	if soak.User == "" {
 		soak = journal.Soak{User: way.User, Run: way.Run, BootID: way.BootID, Maildir: way.Maildir.Path}
 	}
-	soak.Back = time.Now().UTC()
+	soak.Back = way.Seen.UTC()
+	if way.Seen.IsZero() { // of an older version
+		soak.Back = time.Now().UTC()
+	}
 	if !slices.ContainsFunc(soak.Aside, func(a journal.Aside) bool {
 		return a.Ino == way.Maildir.Ino && (a.Path == way.Aside || a.From == way.Aside)
 	}) {

@@ -297,7 +297,9 @@ func TestMailBehindAnMboxThatIsTakenBackStays(t *testing.T) {
 	defer dir.Close()
 	for _, test := range []struct{ made, came, live, temp string }{
 		{strings.Repeat(late, 3), "", "", strings.Repeat(late, 3)},
-		{strings.Repeat(late, 3), late, late, ""},
+		{strings.Repeat(late, 3), late, late, strings.Repeat(late, 3)},
+		{late, strings.Repeat(late, 3), strings.Repeat(late, 3), late},
+		{late, late, late, late},
 		{"", late, late, ""},
 	} {
 		path := filepath.Join(root, "box")

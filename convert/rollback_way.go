@@ -29,17 +29,19 @@ import (
 // way back.
 type wayBack struct {
 	*cutover
-	soak   journal.Soak // zero if there is none
-	way    journal.Rollback
-	root   *safefs.Dir // the Maildir
-	boxes  []*backBox
-	rels   []string // places of its folders
-	gone   []source // parked mboxes whose folder was deleted
-	reader *reader
-	list   *backList // of subscriptions; nil: stays as it is
-	held   bool
-	shown  time.Time
-	doubts []string
+	soak  journal.Soak // zero if there is none
+	way   journal.Rollback
+	root  *safefs.Dir // the Maildir
+	boxes []*backBox
+	rels  []string // places of its folders
+	gone  []source // parked mboxes whose folder was deleted
+	// noInbox says that there was no spool, and INBOX is empty: no mbox is made.
+	noInbox bool
+	reader  *reader
+	list    *backList // of subscriptions; nil: stays as it is
+	held    bool
+	shown   time.Time
+	doubts  []string
 }
 
 // backBox is one mailbox on the way back.
@@ -53,6 +55,7 @@ type backBox struct {
 	bytes  int64   // about
 	lines  *journal.FromLines
 	dir    *safefs.Dir // that it lies in
+	roots  bool        // which is root's alone, so that root changes names there
 	temp   string      // its name there, as long as it has not its own
 	out    *os.File
 	lock   *mbox.Held
@@ -179,6 +182,10 @@ func (b *backBox) create() (err error) {
 	if b.dir, err = safefs.OpenFor(filepath.Dir(b.live), b.account.UID); err != nil {
 		return err
 	}
+	if rootsOwn(b.dir) == nil {
+		b.roots = true
+		return nil
+	}
 	err = inGroup(b.dir, func() error {
 		f, err := b.dir.Create(b.temp, 0o600)
 		if err != nil {
@@ -187,11 +194,16 @@ func (b *backBox) create() (err error) {
 		return f.Close()
 	})
 	if errors.Is(err, fs.ErrPermission) {
-		return &Unfit{b.dir.Path(), "mbox-unreadable", "does not let the user make his mailbox in it, and root makes no files for users"}
+		return &Unfit{b.dir.Path(), "mbox-unreadable", "does not let the user make his mailbox in it, and is not root's alone, which would make it for him there"}
 	}
 	if err != nil {
 		return err
 	}
+	return b.open()
+}
+
+// open opens the file that the mbox is built in, which is the user's.
+func (b *backBox) open() (err error) {
 	if b.out, err = b.dir.OpenUpdate(b.temp); err != nil {
 		return err
 	}
@@ -256,7 +268,7 @@ func (w *wayBack) identify() error {
 				return err
 			}
 			now := statOf(info)
-			f.Dev, f.Ino, f.Size = now.Dev, now.Ino, now.Size
+			f.Dev, f.Ino, f.Size, f.Born = now.Dev, now.Ino, now.Size, bornOf(w.boxes[i].out)
 		}
 		return nil
 	})

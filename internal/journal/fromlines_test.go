@@ -81,8 +81,9 @@ func TestARollbackRecordIsReadAsItWasWritten(t *testing.T) {
 	want := Rollback{
 		User: "alice", Run: "r", BootID: "b", Time: time.Unix(1700000000, 0).UTC(),
 		Maildir: Aside{Path: "/home/alice/Maildir\xff", Dev: 1, Ino: 2}, Aside: "/home/alice/Maildir.mailferry-1",
-		Files: []RollbackFile{{"/var/mail/alice", ".alice.mailferry-0", 3, 4, 5, false}, {"/home/alice/mail/.subscriptions\xfe", ".x", 6, 7, 8, true}},
+		Files: []RollbackFile{{"/var/mail/alice", ".alice.mailferry-0", 3, 4, 9, 5, false}, {"/home/alice/mail/.subscriptions\xfe", ".x", 6, 7, 0, 8, true}},
 		Dirs:  []string{"/home/alice/mail/\xfd"},
+		Seen:  time.Unix(1700000001, 5).UTC(),
 	}
 	if err := WriteRollback(state, want); err != nil {
 		t.Fatal(err)

@@ -16,6 +16,11 @@ type Rollback struct {
 	Aside   string         `json:"aside"`   // path that it gets
 	Files   []RollbackFile `json:"files,omitempty"`
 	Dirs    []string       `json:"dirs,omitempty"` // paths of directories made for them, each behind the one that it lies in
+
+	// Seen is when the Maildir was last known to hold what the files hold: what
+	// came to it later is in none of them. It is written before they get their
+	// names, with their sizes then; zero: none of them has one.
+	Seen time.Time `json:"seen,omitzero"`
 }
 
 // RollbackFile is a file that is made beside its place. Dev and Ino are 0 in a
@@ -25,6 +30,7 @@ type RollbackFile struct {
 	Temp string `json:"temp"` // name that it has before, in the same directory
 	Dev  uint64 `json:"dev"`
 	Ino  uint64 `json:"ino"`
+	Born int64  `json:"born,omitempty"` // as of Parked
 	Size int64  `json:"size"`           // bytes
 	List bool   `json:"list,omitempty"` // of subscriptions: takes the place of what is there, behind the flip
 }
