@@ -226,6 +226,9 @@ func (l *live) noLeavings() {
 		}
 		name := e.Name()
 		_, parked := unparked(name)
+		if maildir.IsStaging(name) && l.wasPutOff(filepath.Base(filepath.Dir(path))) { // and is gone on with
+			return fs.SkipDir
+		}
 		ours := strings.Contains(name, ".mailferry-") && !parked || path == filepath.Join(l.Site.Dir, "semaphores", "."+name)
 		if ours || strings.HasSuffix(name, ".lock") && filepath.Dir(path) != filepath.Join(l.Site.Dir, "semaphores") {
 			l.Errorf("left: %s", path)
@@ -235,6 +238,13 @@ func (l *live) noLeavings() {
 	if err != nil {
 		l.Fatal(err)
 	}
+}
+
+// wasPutOff reports whether the last move of a user came to nothing for a passing
+// reason.
+func (l *live) wasPutOff(name string) bool {
+	moves := l.past[name]
+	return len(moves) > 0 && strings.Contains(moves[len(moves)-1], string(Migrate)+" "+journal.Failed)
 }
 
 func (l *live) report() {

@@ -294,8 +294,9 @@ func (r *Run) recover(ctx context.Context, accounts []account.Account) {
 	}
 	for _, name := range slices.Compact(slices.Sorted(slices.Values(due))) {
 		switch a, found := byName[name]; {
+		case !found && r.Find == nil: // nobody can tell who he is
 		case !found:
-			r.recovered(Recovered{User: name, Err: errors.New("the user database does not know him any more")})
+			r.recovered(Recovered{User: name, Err: fmt.Errorf("the user database does not know him any more; when his mail is dealt with, remove his records below %q", r.State)})
 		case a.Problem != nil:
 			r.recovered(Recovered{User: name, Err: a.Problem})
 		case a.UID < r.MinUID:

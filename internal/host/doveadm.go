@@ -104,8 +104,24 @@ func (d Doveadm) Settle(ctx context.Context, user string) error {
 	if err := checkName(user); err != nil {
 		return err
 	}
-	return d.command(settleLimit, "force-resync", "-u", user, "*").run(ctx)
+	var err error
+	for range settleTries {
+		err = d.command(settleLimit, "force-resync", "-u", user, "*").run(ctx)
+		var failed *Failed
+		if !errors.As(err, &failed) || failed.Exit != tempfail {
+			break
+		}
+	}
+	return err
 }
+
+// Dovecot gives up a mailbox, with EX_TEMPFAIL, when its index speaks of another
+// mbox than there is ("X-IMAPbase uid-last unexpectedly lost"), as after a
+// rollback, and reads it anew the next time.
+const (
+	settleTries = 3
+	tempfail    = 75
+)
 
 // SettleEmpty makes Dovecot write UIDVALIDITY and UIDNEXT of the user's empty
 // mailboxes into their mboxes. For that it makes a message there, "FOLDER
