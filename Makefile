@@ -7,7 +7,7 @@ FUZZTIME ?= 1m
 ROUNDS ?= 5
 
 # What the tests run against: the real programs, as Debian packages.
-PEERS := dovecot-imapd dovecot-auth-lua dovecot-pop3d procmail maildrop mutt postfix python3 e2fsprogs xfsprogs btrfs-progs \
+PEERS := dovecot-imapd dovecot-auth-lua dovecot-lmtpd dovecot-pop3d procmail maildrop mutt postfix python3 e2fsprogs xfsprogs btrfs-progs \
 	tzdata bzip2 xz-utils util-linux fuse3
 # What the measurements compare with, beside those.
 BENCH_PEERS := mb2md tar rsync
@@ -64,8 +64,8 @@ bench: build bench-deps ## measure conversions and migrations beside tar, rsync,
 peers: deps ## run only the tests that compare with other programs
 	$(GO) test -timeout 20m -run 'Dovecot|Corpus|Peer|Readers|GoMbox|Mktime' ./...
 
-install: build ## install mailferry below PREFIX (/usr/local)
-	install -D -m 0755 bin/mailferry $(DESTDIR)$(PREFIX)/bin/mailferry
+install: build ## install mailferry and its delivery agents below PREFIX (/usr/local)
+	install -D -m 0755 -t $(DESTDIR)$(PREFIX)/bin bin/mailferry bin/mailferry-deliver bin/mailferry-lmtp
 
 clean: ## remove what was built
 	rm -rf bin

@@ -66,6 +66,9 @@ func command(ctx context.Context, args []string, env environment, in *os.File, o
 	if err != nil {
 		return err
 	}
+	if o.lmtp != "" {
+		return becomeServer(args)
+	}
 	if group != 0 && o.config != "" {
 		return errors.New("--config is refused: this program has the group of the spool, whoever calls it")
 	}

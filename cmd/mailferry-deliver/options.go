@@ -20,6 +20,7 @@ type options struct {
 	lockWait         time.Duration // for the gate, and then for the mbox's locks
 	extensionFolders bool
 	version          bool
+	lmtp             string // socket
 }
 
 // How long is waited: most cutovers take less than the first, and no delivery
@@ -29,7 +30,7 @@ const (
 	defaultLockWait = 15 * time.Second
 )
 
-const usage = "usage: mailferry-deliver [-d USER] [-f SENDER] [-a EXTENSION] [--config FILE] [--wait 5s] [--lock-wait 15s] [--extension-folders] [--version]"
+const usage = "usage: mailferry-deliver [-d USER] [-f SENDER] [-a EXTENSION] [--config FILE] [--wait 5s] [--lock-wait 15s] [--extension-folders] [--version]; or mailferry-deliver --lmtp SOCKET [...]"
 
 // flags are the options, by their names with dashes.
 var flags = map[string]struct {
@@ -60,7 +61,13 @@ var flags = map[string]struct {
 	"--wait":              {true, func(o *options, text string) error { return setWait(&o.wait, text) }},
 	"--lock-wait":         {true, func(o *options, text string) error { return setWait(&o.lockWait, text) }},
 	"--extension-folders": {false, func(o *options, _ string) error { o.extensionFolders = true; return nil }},
-	"--version":           {false, func(o *options, _ string) error { o.version = true; return nil }},
+	"--lmtp": {true, func(o *options, text string) error {
+		if o.lmtp = text; text == "" {
+			return errors.New("no socket")
+		}
+		return nil
+	}},
+	"--version": {false, func(o *options, _ string) error { o.version = true; return nil }},
 }
 
 // maxWait keeps all waiting far below Postfix's command_time_limit, 1000 s,

@@ -20,10 +20,18 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){
+	testscript.Main(tidy{m}, map[string]func(){
 		"mailferry-deliver": main,
 		"broken-deliver":    broken,
 	})
+}
+
+// tidy removes what tests share.
+type tidy struct{ *testing.M }
+
+func (t tidy) Run() int {
+	defer func() { os.RemoveAll(builtDir) }()
+	return t.M.Run()
 }
 
 const (

@@ -48,6 +48,10 @@ var (
 	// nothing else may make a message bounce.
 	ErrNoUser = errors.New("there is no such user")
 
+	// ErrUnproved says that the user was not found, where a source of users may
+	// be out of reach.
+	ErrUnproved = errors.New("not found")
+
 	// ErrHeld says that the user's mail is being moved.
 	ErrHeld = errors.New("mail is held while the mailbox is being moved")
 

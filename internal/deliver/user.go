@@ -206,12 +206,12 @@ func (u Users) provesAbsence() error {
 	for _, line := range lines {
 		for _, source := range strings.Fields(strings.TrimPrefix(line, "passwd:")) {
 			if source != "files" && source != "systemd" {
-				return fmt.Errorf("not found, but %.40q may be out of reach", source)
+				return fmt.Errorf("%w, but %.40q may be out of reach", ErrUnproved, source)
 			}
 		}
 	}
 	if len(lines) != 1 {
-		return errors.New("not found, and nsswitch.conf does not tell where everybody is")
+		return fmt.Errorf("%w, and nsswitch.conf does not tell where everybody is", ErrUnproved)
 	}
 	return nil
 }

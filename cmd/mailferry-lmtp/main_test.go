@@ -1,0 +1,101 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// site is a directory short enough for sockets, with a configuration.
+func site(t *testing.T) (dir string, args []string) {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "lmtp-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	if err := os.WriteFile(filepath.Join(dir, "mailferry.toml"), []byte("state = \""+dir+"\"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return dir, []string{"--config", filepath.Join(dir, "mailferry.toml"), "--lmtp", filepath.Join(dir, "socket")}
+}
+
+// start runs the server until the function that it returns is called.
+func start(t *testing.T, dir string, args []string) (stop func() error) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- run(ctx, args, os.Stderr) }()
+	for start := time.Now(); ; time.Sleep(5 * time.Millisecond) {
+		conn, err := net.Dial("unix", filepath.Join(dir, "socket"))
+		if err == nil {
+			conn.Close()
+			return func() error { cancel(); return <-ended }
+		}
+		if time.Since(start) > 10*time.Second {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestASocketThatNobodyAnswersIsTakenOver(t *testing.T) {
+	dir, args := site(t)
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(dir, "socket"), Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.SetUnlinkOnClose(false) // as after a kill
+	l.Close()
+	stop := start(t, dir, args)
+	info, err := os.Stat(filepath.Join(dir, "socket"))
+	if err != nil || info.Mode().Perm() != 0o666 {
+		t.Errorf("%v, %v", info, err)
+	}
+	if err := run(t.Context(), args, os.Stderr); err == nil || !strings.Contains(err.Error(), "another server") {
+		t.Errorf("a second server: %v", err)
+	}
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "socket")); err == nil {
+		t.Error("the socket is left")
+	}
+}
+
+func TestNoOtherFileIsRemoved(t *testing.T) {
+	dir, args := site(t)
+	path := filepath.Join(dir, "socket")
+	if err := os.WriteFile(path, []byte("mail"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := run(t.Context(), args, os.Stderr); err == nil {
+		t.Error("it serves")
+	}
+	if text, err := os.ReadFile(path); string(text) != "mail" {
+		t.Errorf("%q, %v", text, err)
+	}
+}
+
+func TestAWrongCallSaysWhatIsWrong(t *testing.T) {
+	_, args := site(t)
+	for call, want := range map[string]string{
+		"":                         "usage: ",
+		"--lmtp":                   "needs an argument",
+		"--lmtp x alice":           "usage: ",
+		"--lmtp x -d alice":        "not defined",
+		"--lmtp x --wait 1h":       "would not wait",
+		"--lmtp x --lock-wait -1s": "would not wait",
+		"--lmtp x --config /none":  "no such file",
+		"--lmtp /none/x " + args[0] + "=" + args[1]: "no such file",
+	} {
+		var log bytes.Buffer
+		if err := run(t.Context(), strings.Fields(call), &log); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want %q", call, err, want)
+		}
+	}
+}
