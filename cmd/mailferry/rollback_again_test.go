@@ -129,7 +129,7 @@ func (s *backSite) retired(t *testing.T) (wrong []string) {
 	t.Helper()
 	wrong = append(s.account(t, false), s.left(t)...)
 	for _, u := range s.Users {
-		for _, pattern := range []string{u.Spool + ".mailferry-*", filepath.Join(u.Home, "*.mailferry-*"), filepath.Join(u.Home, ".*.mailferry-*"), filepath.Join(u.Home, "mail", "*.mailferry-*"), filepath.Join(u.Home, "mail", "*", "*.mailferry-*"), s.state("soak", u.Name+".json")} {
+		for _, pattern := range []string{u.Spool + ".mailferry-*", filepath.Join(u.Home, "*.mailferry-*"), filepath.Join(u.Home, ".*.mailferry-*"), filepath.Join(u.Home, "mail", "*.mailferry-*"), filepath.Join(u.Home, "mail", "*", "*.mailferry-*")} {
 			list, err := filepath.Glob(pattern)
 			if err != nil || len(list) > 0 {
 				wrong = append(wrong, fmt.Sprintf("left: %q, %v", list, err))
