@@ -285,8 +285,7 @@ func (t *taking) relock(ctx context.Context) error {
 // isSource is how sure it is that a file is what a killed sweep took.
 func (t *taking) isSource(f found) likeness {
 	r := t.record
-	p := journal.Parked{Dev: r.Dev, Ino: r.Ino, Born: r.Born, Taken: r.To}
-	return like(p, r.BootID == t.boot, f)
+	return like(journal.Parked{Ino: r.Ino, Born: r.Born, Taken: r.To}, f)
 }
 
 // unlockDead removes the gate and the dotlocks that a dead sweep has left.

@@ -89,14 +89,14 @@ const (
 // like compares a file with a record. A filesystem gives the number of an inode
 // that was removed to the next one, which only its birth tells from the first.
 // Where no births are known, a file that ends where the mail that was taken of it
-// does is the one of the record: nothing is to be done with it.
-func like(p journal.Parked, sameBoot bool, f found) likeness {
+// does is the one of the record: nothing is to be done with it. The number of the
+// device says nothing: that of btrfs is another after each mount.
+func like(p journal.Parked, f found) likeness {
 	if f.FileInfo == nil {
 		return another
 	}
-	id := idOf(f)
 	switch {
-	case id.ino != p.Ino || sameBoot && id.dev != p.Dev:
+	case idOf(f).ino != p.Ino:
 		return another
 	case p.Born != 0 && f.born != 0 && p.Born != f.born:
 		return another
@@ -106,13 +106,10 @@ func like(p journal.Parked, sameBoot bool, f found) likeness {
 	return perhaps
 }
 
-// like is like for a file that was parked.
-func (w *sweep) like(p journal.Parked, f found) likeness { return like(p, w.soak.BootID == w.boot, f) }
-
 // likeAny is like for all records.
 func (w *sweep) likeAny(f found) (is likeness) {
 	for _, p := range w.soak.Parked {
-		is = max(is, w.like(p, f))
+		is = max(is, like(p, f))
 	}
 	return is
 }

@@ -72,14 +72,14 @@ func (w *sweep) oldPaths() []string {
 func (w *sweep) lookParked(p journal.Parked, strays *[]stray) error {
 	path := p.Path
 	f, err := w.entry(path)
-	if err == nil && w.like(p, f) == another {
+	if err == nil && like(p, f) == another {
 		var live found
 		live, err = w.entry(p.Live)
-		if w.like(p, live) != another {
+		if like(p, live) != another {
 			path, f = p.Live, live
 		}
 	}
-	if path == p.Live && w.like(p, f) == perhaps {
+	if path == p.Live && like(p, f) == perhaps {
 		return err // lookLive tells
 	}
 	switch {
@@ -87,7 +87,7 @@ func (w *sweep) lookParked(p journal.Parked, strays *[]stray) error {
 		return err
 	case f.FileInfo == nil:
 		w.differ(path, "parked-gone", "was parked, and is gone")
-	case w.like(p, f) == another:
+	case like(p, f) == another:
 		w.differ(path, "parked-replaced", "is not the file that was parked")
 	case !f.Mode().IsRegular():
 		w.differ(path, "parked-replaced", "is no file, but has mode %v", f.Mode())

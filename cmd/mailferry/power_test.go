@@ -304,12 +304,12 @@ func (s *sweepSite) rebooted() (wrong []string) {
 	if err != nil {
 		wrong = append(wrong, err.Error())
 	}
-	records, _ := filepath.Glob(s.state("staging", "*.json")) // a good pattern
+	records, _ := filepath.Glob(s.state("[srk]*", "*.json")) // a good pattern: staging, soak, sweep, rollback
 	for _, path := range records {
 		err := rewrite(path, func(b []byte) []byte {
 			at := bytes.Index(b, []byte(bootID))
 			if at >= 0 {
-				b[at+len(bootID)] ^= 1 // a hex digit remains one
+				b[at+len(bootID)] = 'x' // which none has
 			}
 			return b
 		})

@@ -52,11 +52,11 @@ type Filesystem struct {
 	Grain   int      // of a torn write, bytes: what the filesystem takes as written or not
 }
 
-// Filesystems are those that mail servers lie on. XFS and btrfs write blocks of
-// metadata that they can't repair if half of one is written: they demand that
-// of the disk.
+// Filesystems are those that mail servers lie on. They write blocks of metadata, and
+// ext4 the checksummed head of its journal, that they can't repair if half of one
+// is written: they demand of the disk that it is not.
 var Filesystems = []Filesystem{
-	{"ext4", 64 << 20, []string{"mkfs.ext4", "-q", "-F", "-E", "nodiscard,lazy_itable_init=0,lazy_journal_init=0"}, "", 512},
+	{"ext4", 64 << 20, []string{"mkfs.ext4", "-q", "-F", "-E", "nodiscard,lazy_itable_init=0,lazy_journal_init=0"}, "", 4096},
 	{"xfs", 320 << 20, []string{"mkfs.xfs", "-q", "-f", "-K"}, "", 4096},
 	{"btrfs", 160 << 20, []string{"mkfs.btrfs", "-q", "-f", "-K"}, "nodiscard", 4096},
 }
