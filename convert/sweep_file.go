@@ -60,15 +60,7 @@ func bornOf(f *os.File) (born int64) {
 }
 
 // bornAt is bornOf for a name in a directory; "" is the descriptor itself.
-//
-// btrfs loses the time when it replays its log after a power loss (seen with Linux
-// 6.18), and gives no inode number a second time, so that all of its files may be
-// of one age.
 func bornAt(dir int, name string) int64 {
-	var fs unix.Statfs_t
-	if err := unix.Fstatfs(dir, &fs); err == nil && fs.Type == unix.BTRFS_SUPER_MAGIC {
-		return 1
-	}
 	var st unix.Statx_t
 	err := unix.Statx(dir, name, unix.AT_EMPTY_PATH|unix.AT_SYMLINK_NOFOLLOW, unix.STATX_BTIME, &st)
 	if err != nil || st.Mask&unix.STATX_BTIME == 0 {
