@@ -145,7 +145,7 @@ func (l *live) over(verb Verb, name string, u User) {
 	case u.Outcome == journal.Done && !u.Already:
 		l.moves[verb]++
 		l.holds = append(l.holds, u.Hold)
-	case u.Reason == reasonBusy, u.Reason == reasonHold, u.Reason == "maildir-odd": // the last: a name that Dovecot is about to change
+	case u.Reason == reasonBusy, u.Reason == reasonHold:
 		l.why[u.Reason]++
 	default:
 		l.Errorf("%s: %s: %s, %q: %s %v", verb, name, u.Outcome, u.Reason, u.Text, u.Findings)

@@ -165,7 +165,7 @@ func (f *backFolder) findStrays() error {
 			}
 			file := f.files.find(keyOf(uniqueOf(name)))
 			if file == nil {
-				return oddMaildir(f.dir.Path(), "has a file %q, which is no name of a message", name)
+				return &Busy{f.dir.Path()} // it came since the folder was listed
 			}
 			if file.uid == 0 {
 				f.strays = append(f.strays, unnumbered{name, state | file.state&^inNew})
