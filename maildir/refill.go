@@ -176,7 +176,7 @@ func syncFile(dir *safefs.Dir, name string) error {
 }
 
 // Dirs returns the directories of all folders, relative to the Maildir, "."
-// for INBOX.
+// for INBOX. A Maildir that was published is in use meanwhile.
 func (s *Staging) Dirs() (dirs []string, err error) {
 	if s.folders.Layout == MaildirPP {
 		dirs = append(dirs, ".")
@@ -185,7 +185,7 @@ func (s *Staging) Dirs() (dirs []string, err error) {
 			if err == nil && info.IsDir() && name[0] == '.' {
 				dirs = append(dirs, name)
 			}
-			return err
+			return unlessGone(err)
 		})
 		return dirs, err
 	}
@@ -202,7 +202,7 @@ func walkFolders(dir *safefs.Dir, at string) (dirs []string, err error) {
 	err = dir.Names(func(name string) error {
 		info, err := dir.Lstat(name)
 		if err != nil || !info.IsDir() || name == "new" || name == "tmp" {
-			return err
+			return unlessGone(err)
 		}
 		if name == "cur" {
 			dirs = append(dirs, at)
@@ -210,18 +210,28 @@ func walkFolders(dir *safefs.Dir, at string) (dirs []string, err error) {
 		}
 		sub, err := dir.Sub(name)
 		if err != nil {
-			return err
+			return unlessGone(err)
 		}
 		below, err := walkFolders(sub, path.Join(at, name))
 		dirs = append(dirs, below...)
-		return err
+		return unlessGone(err)
 	})
 	return dirs, err
 }
 
-// FolderAt opens a folder, as Dirs names it.
+// unlessGone drops the error of what went away between being listed and being
+// looked at: a lock of a server's, or a folder that the user deleted.
+func unlessGone(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// FolderAt opens a folder, as Dirs names it. What has no cur is none, which is an
+// fs.ErrNotExist.
 func (s *Staging) FolderAt(rel string) (*Folder, error) {
-	dir, err := s.mkdirAll(rel)
+	dir, err := s.openAll(rel, (*safefs.Dir).Sub)
 	if err != nil {
 		return nil, err
 	}
@@ -265,11 +275,12 @@ func (s *Staging) RemoveDir(rel string) error {
 	return parent.RemoveAll(path.Base(rel))
 }
 
-// RemoveLists removes lists of a folder, as Dirs names it, durably.
+// RemoveLists removes lists of a folder, as Dirs names it, durably. Of a folder
+// that is gone there is nothing to remove.
 func (s *Staging) RemoveLists(rel string, names ...string) error {
-	dir, err := s.mkdirAll(rel)
+	dir, err := s.openAll(rel, (*safefs.Dir).Sub)
 	if err != nil {
-		return err
+		return unlessGone(err)
 	}
 	defer dir.Close()
 	for _, name := range names {

@@ -196,13 +196,16 @@ func (s *Staging) Folder(parts []string) (*Folder, error) {
 }
 
 // mkdirAll opens a directory below the root and makes what is missing of it.
-func (s *Staging) mkdirAll(rel string) (*safefs.Dir, error) {
+func (s *Staging) mkdirAll(rel string) (*safefs.Dir, error) { return s.openAll(rel, subOrMkdir) }
+
+// openAll goes down to a directory, each part of rel by a call of open.
+func (s *Staging) openAll(rel string, open func(dir *safefs.Dir, name string) (*safefs.Dir, error)) (*safefs.Dir, error) {
 	dir, err := s.root.Again()
 	if err != nil || rel == "." {
 		return dir, err
 	}
 	for part := range strings.SplitSeq(rel, "/") {
-		next, err := subOrMkdir(dir, part)
+		next, err := open(dir, part)
 		dir.Close()
 		if err != nil {
 			return nil, err

@@ -316,6 +316,74 @@ func TestAFolderIsFilledOnce(t *testing.T) {
 	mustDiscard(t, s, dir)
 }
 
+// Behind the flip the Maildir is in use: servers make locks there and take them
+// away, and users delete folders.
+func TestListsAreRemovedFromAMaildirInUse(t *testing.T) {
+	for _, layout := range []Layout{MaildirPP, FS} {
+		dir := t.TempDir()
+		s, err := NewStaging(openDir(t, dir), "Maildir", Folders{Layout: layout})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, parts := range [][]string{nil, {"A"}, {"B"}} {
+			f, err := s.Folder(parts)
+			if err != nil {
+				t.Fatal(err)
+			}
+			f.Close()
+		}
+		if err := s.Publish(); err != nil {
+			t.Fatal(err)
+		}
+		root := filepath.Join(dir, "Maildir")
+		stop, stopped := make(chan struct{}), make(chan struct{})
+		go func() {
+			defer close(stopped)
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				for _, name := range []string{"mailboxes.lock", ".DOVECOT-TRASHED"} {
+					os.Mkdir(filepath.Join(root, name), 0o700)
+					os.Remove(filepath.Join(root, name))
+				}
+			}
+		}()
+		for range 2000 {
+			if _, err := s.Dirs(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		close(stop)
+		<-stopped
+		dirs, err := s.Dirs()
+		if err != nil || len(dirs) != 3 {
+			t.Fatalf("%q, %v", dirs, err)
+		}
+		slices.Sort(dirs) // "." is the first
+		gone, kept := dirs[1], dirs[2]
+		if err := errors.Join(os.RemoveAll(filepath.Join(root, gone)), os.WriteFile(filepath.Join(root, kept, "list"), nil, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range dirs {
+			if err := s.RemoveLists(d, "list"); err != nil {
+				t.Error(err)
+			}
+		}
+		if _, err := s.FolderAt(gone); !errors.Is(err, fs.ErrNotExist) {
+			t.Error(err)
+		}
+		if _, err := os.Stat(filepath.Join(root, gone)); err == nil {
+			t.Errorf("%s is there again", gone)
+		}
+		if _, err := os.Stat(filepath.Join(root, kept, "list")); err == nil {
+			t.Error("the list is still there")
+		}
+	}
+}
+
 func TestFoldersLieByTheirLayout(t *testing.T) {
 	parts := [][]string{{"A"}, {"A", "B"}, {"C", "D", "E"}, {"C", "F"}}
 	for _, tt := range []struct {
