@@ -1,6 +1,7 @@
 package convert
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -133,6 +134,9 @@ func (l *live) run(verb Verb, users []*livemail.User) {
 			l.swept = append(l.swept, note)
 			continue
 		}
+		if strings.Contains(note, ": sweep: ") && strings.Contains(note, ": busy: ") {
+			continue // an agent has the lock; the next sweep comes soon
+		}
 		l.Errorf("%s: %s", verb, note)
 	}
 }
@@ -205,7 +209,7 @@ var userName = regexp.MustCompile(`live\d+`)
 func (l *live) settle() {
 	l.Helper()
 	l.Stop()
-	for i, wrong := range l.Account() {
+	for i, wrong := range slices.DeleteFunc(l.Account(), l.isUnwritten) {
 		if i == 40 {
 			l.Error("and more")
 			break
@@ -214,6 +218,44 @@ func (l *live) settle() {
 	}
 	l.noLeavings()
 	l.report()
+}
+
+// newUID is what the ledger tells of a message that has another UID.
+var newUID = regexp.MustCompile(`(live\d+).*: (m\d+) had the UID`)
+
+// isUnwritten reports whether a message has another UID because Dovecot never wrote
+// the one that it had shown: mail that comes between two of its syncs now and then
+// gets its UID in the index alone, for good (docs/migrating.md). Such a message lies
+// in the parked mbox without an X-UID, or behind one; no other is excused.
+func (l *live) isUnwritten(wrong string) bool {
+	l.Helper()
+	about := newUID.FindStringSubmatch(wrong)
+	if about == nil {
+		return false
+	}
+	soak, err := journal.ReadSoak(l.site.State, about[1])
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		l.Fatal(err)
+	}
+	id, uid := []byte("\nX-Live-Id: "+about[2]+"\n"), []byte("\nX-UID: ")
+	for _, p := range soak.Parked {
+		text, err := os.ReadFile(p.Path)
+		if err != nil {
+			l.Fatal(err)
+		}
+		text = text[:p.Size] // without what was swept up
+		numbered := true     // all messages so far
+		for message := range bytes.SplitSeq(text, []byte("\n\nFrom ")) {
+			header, _, _ := bytes.Cut(message, []byte("\n\n"))
+			header = append(header[:len(header):len(header)], '\n')
+			numbered = numbered && bytes.Contains(header, uid)
+			if bytes.Contains(header, id) && !numbered {
+				l.Logf("not written by Dovecot: %s", wrong)
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // noLeavings demands that no staging, lock, gate or file on its way to another
