@@ -108,7 +108,7 @@ func (c *chunk) failed(m *member, err error) {
 var keepsStaging = map[string]bool{reasonBusy: true, reasonStopped: true, reasonHold: true, reasonInUse: true, reasonVeto: true, reasonQuarantine: true, reasonStuck: true}
 
 // inspect makes the checks: what fails one is left alone.
-func (c *chunk) inspect(_ context.Context, m *member) {
+func (c *chunk) inspect(ctx context.Context, m *member) {
 	i := c.Inspector.Inspect(m.account)
 	m.Findings = i.Findings
 	switch {
@@ -117,6 +117,8 @@ func (c *chunk) inspect(_ context.Context, m *member) {
 	case i.Refused:
 		f := i.reason()
 		m.Outcome, m.Reason, m.Text = journal.Skipped, f.Code, f.sentence()+"; "+f.Advice
+	default:
+		c.sweptBack(ctx, m)
 	}
 }
 

@@ -18,8 +18,8 @@
 // Inspector looks before anything is written (inspect*.go, plan.go). A round
 // makes staging equal to the mailboxes (round.go, filler.go, manifest.go), and
 // readback.go proves it. Audit compares what was parked with the Maildir as it
-// is now (audit_*.go); a sweep takes late mail into it (sweep*.go); a retirement
-// ends the soak (retire.go). A rehearsal does all that can be done beside the
+// is now (audit_*.go); a sweep takes late mail into it (sweep*.go), or behind a rollback
+// into the mbox (sweep_back*.go); a retirement ends the soak (retire.go). A rehearsal does all that can be done beside the
 // user's mail, in both directions, and compares (rehearse*.go).
 //
 // Root chooses users, writes semaphores, journal and staging records. All else
@@ -68,7 +68,8 @@
 // # State of a user
 //
 // What a crash can leave, and what Recover, which every run begins with, makes
-// of it. Each row is made by hand in table_test.go:
+// of it. Each row is made by hand in table_test.go, the last in
+// sweep_back_recover_test.go:
 //
 //	semaphore  from     staging  Maildir    mbox               Recover
 //	none       -        -        -          live               nothing; readers hold until enroll
@@ -82,6 +83,7 @@
 //	maildir    -        -        live       new, at old place  left to the sweep, which delivers it
 //	maildir    -        -        live       none               nothing: retired
 //	mbox       -        -        live       live, by rollback  Maildir is set aside
+//	mbox       -        -        aside      live, half swept   the late message is in the mbox, or not in it
 //
 // "from" is what the meta of the hold says it was before. A hold by hand has no
 // run in its meta, and is left as it is; so is that of a run that lives, or of

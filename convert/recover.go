@@ -40,29 +40,29 @@ func (s Site) Recover(a account.Account, record journal.Staging) Recovered {
 	r := &recovery{Site: s, account: a, record: record}
 	swept, unswept := s.recoverSweep(context.Background(), a)
 	did, err := r.do()
+	late, unbrought := s.recoverBack(context.Background(), a)
+	if swept == "" {
+		swept = late
+	}
 	if did == "" {
 		did, swept = swept, ""
 	}
 	if swept != "" {
 		did += "; " + swept
 	}
-	return Recovered{a.Name, did, errors.Join(unswept, err)}
+	return Recovered{a.Name, did, errors.Join(unswept, err, unbrought)}
 }
 
 type recovery struct {
 	Site
 	account account.Account
 	record  journal.Staging // zero if there is none
-	boot    string
 	sem     *semaphore.Semaphore
 	born    map[string]int64 // of the mboxes that are recorded as parked, by the path that they had; 0: unknown
 }
 
 func (r *recovery) do() (did string, err error) {
 	if r.sem, err = semaphore.For(r.account.Semaphore); err != nil {
-		return "", err
-	}
-	if r.boot, err = journal.BootID(); err != nil {
 		return "", err
 	}
 	state, err := r.sem.Get()
@@ -242,8 +242,8 @@ func (r *recovery) place() (*safefs.Dir, maildir.Place, error) {
 		return nil, maildir.Place{}, err
 	}
 	place := maildir.Place{Name: r.record.Name, Dev: r.record.Dev, Ino: r.record.Ino}
-	if room, err := parent.Statfs(); err == nil && r.record.BootID != r.boot {
-		place.Dev = room.Dev // devices may have other numbers now
+	if room, err := parent.Statfs(); err == nil {
+		place.Dev = room.Dev // the device may have another number now, that of btrfs after each mount
 	}
 	return parent, place, nil
 }
@@ -321,7 +321,11 @@ func (r *Run) recorded(stagings map[string]journal.Staging) (users []string) {
 	for _, record := range sweeps {
 		users = append(users, record.User)
 	}
-	if err := errors.Join(err, werr, serr); err != nil {
+	backs, berr := journal.ListSweepBack(r.State)
+	for _, record := range backs {
+		users = append(users, record.User)
+	}
+	if err := errors.Join(err, werr, serr, berr); err != nil {
 		r.Watch.Note(fmt.Sprintf("records of what was under way: %v", err))
 	}
 	return users

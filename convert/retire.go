@@ -130,6 +130,7 @@ func (r *retirement) state() error {
 		func() error { _, err := journal.ReadStaging(r.State, r.account.Name); return err },
 		func() error { _, err := journal.ReadRollback(r.State, r.account.Name); return err },
 		func() error { _, err := journal.ReadSweep(r.State, r.account.Name); return err },
+		func() error { _, err := journal.ReadSweepBack(r.State, r.account.Name); return err },
 	} {
 		if err := read(); err == nil {
 			return unready("a cutover, rollback or sweep has not come to its end: run mailferry recover first")

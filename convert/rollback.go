@@ -121,6 +121,9 @@ func (c *ways) isMoved(m *member, soak journal.Soak) bool {
 	if _, err := journal.ReadSweep(c.State, m.Name); err == nil {
 		return skip("unfinished", "a sweep of his is not finished: first run mailferry recover")
 	}
+	if _, err := journal.ReadSweepBack(c.State, m.Name); err == nil {
+		return skip("unfinished", "a sweep of late mail, from when he was on mbox before, is not finished: first run mailferry recover")
+	}
 	return true
 }
 
@@ -219,6 +222,9 @@ func (c *ways) cut(ctx context.Context, m *member) {
 		return
 	}
 	c.tell(m, w, back)
+	if len(back.Warnings) == 0 {
+		c.sweeper.Add(m.account)
+	}
 	if err := lines.Log(journal.Event{User: m.Name, Phase: "flip", Outcome: journal.Done, Seconds: back.Hold.Seconds(), Reason: towardMbox}); err != nil {
 		c.note(err)
 	}

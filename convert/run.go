@@ -72,7 +72,7 @@ type Run struct {
 	entries map[string]*entry // users that the run is not through with
 	chunks  int               // begun
 	wait    *Wait             // why nothing happens; nil when something does
-	sweeper *Sweeper          // nil: nobody is moved to Maildir
+	sweeper *Sweeper          // nil: nobody is moved
 }
 
 // Verb is how far a run goes.

@@ -92,24 +92,31 @@ func (s *Swept) Messages() (n int) {
 // told and not touched. An error leaves all mail where it is, or the record by
 // which the next sweep or recovery goes on; busy locks are a *Busy or a
 // *mbox.LockError, a cutover or rollback at work is semaphore.ErrBusy.
+//
+// Of a user who is on mbox again it takes the mail that came to his Maildir since
+// into his mboxes.
 func (s Site) Sweep(ctx context.Context, a account.Account, o SweepOptions) (*Swept, error) {
 	w, err := s.newSweep(a, o)
 	if err != nil {
 		return nil, err
 	}
 	sem, err := w.begin()
-	if err != nil || w.report.Note != "" {
+	if err != nil || w.report.Note != "" && !w.dueBack() {
 		return w.report, err
 	}
-	strays, err := w.look()
-	if err != nil || len(strays) == 0 && !w.unfinished {
-		return w.report, err
+	work := w.sweepBack
+	if !w.dueBack() {
+		strays, err := w.look()
+		if err != nil || len(strays) == 0 && !w.unfinished {
+			return w.report, err
+		}
+		work = w.sweep
 	}
 	free, err := exclude(sem)
 	if err != nil {
 		return w.report, err
 	}
-	return w.report, errors.Join(w.sweep(ctx), free())
+	return w.report, errors.Join(work(ctx), free())
 }
 
 // SweepDue reports whether Sweep would find something, without taking a lock.
@@ -119,11 +126,11 @@ func (s Site) SweepDue(a account.Account) (bool, error) {
 		return false, err
 	}
 	_, err = w.begin()
-	if errors.Is(err, errUnsettled) {
+	if errors.Is(err, errUnsettled) || errors.Is(err, errUnsettledBack) {
 		return true, nil // a run is at work, or was killed: who takes the lock will know
 	}
 	if err != nil || w.report.Note != "" {
-		return len(w.report.Differences) > 0, err
+		return len(w.report.Differences) > 0 || w.dueBack(), err
 	}
 	strays, err := w.look()
 	return len(strays) > 0 || w.unfinished || len(w.report.Differences) > 0, err
@@ -136,9 +143,10 @@ type sweep struct {
 	opts       SweepOptions
 	boot       string
 	soak       journal.Soak
-	recorded   bool // there is a soak record
-	unfinished bool // a sweep was killed
-	group      int  // that the user's threads may take; 0: none
+	recorded   bool       // there is a soak record
+	unfinished bool       // a sweep was killed
+	group      int        // that the user's threads may take; 0: none
+	late       []lateMail // of who is on mbox again
 	report     *Swept
 }
 
@@ -186,8 +194,7 @@ func (w *sweep) begin() (*semaphore.Semaphore, error) {
 		w.report.Note = "held"
 		return nil, nil
 	case state == semaphore.Mbox && !w.soak.Back.IsZero():
-		w.report.Note = "on mbox again"
-		return nil, asUser(w.account, w.aside)
+		return sem, w.beginBack()
 	case state == semaphore.Mbox:
 		w.report.Note = "on mbox"
 		return nil, nil

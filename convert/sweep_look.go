@@ -213,52 +213,6 @@ func (w *sweep) lookUnrecorded() error {
 	return nil
 }
 
-// aside looks at the Maildirs that a rollback has set aside, and at one that was
-// made anew: what came there since is in no mbox.
-func (w *sweep) aside() error {
-	list := append(slices.Clone(w.soak.Aside), journal.Aside{Path: w.soak.Maildir})
-	for _, a := range list {
-		n, err := w.newerThan(a.Path, w.soak.Back)
-		if err != nil {
-			return err
-		}
-		if n > 0 {
-			w.differ(a.Path, "aside-mail", "has %d messages that came or were changed since he is on mbox again: they are not in his mbox", n)
-		}
-	}
-	return nil
-}
-
-// newerThan counts the messages of a Maildir that changed since some time. A path
-// that is no Maildir has none.
-func (w *sweep) newerThan(path string, since time.Time) (n int, err error) {
-	root, err := safefs.OpenFor(path, w.account.UID)
-	if err != nil {
-		if isNoDir(err) || errors.Is(err, fs.ErrNotExist) {
-			return 0, nil
-		}
-		return 0, w.unlessUntrusted(path, err)
-	}
-	defer root.Close()
-	dirs, err := messageDirs(root, asideDepth)
-	for _, dir := range dirs {
-		if err == nil {
-			err = dir.Names(func(name string) error {
-				info, err := dir.Lstat(name)
-				if errors.Is(err, fs.ErrNotExist) {
-					return nil // a client renames
-				}
-				if err == nil && info.Mode().IsRegular() && time.Unix(info.Sys().(*syscall.Stat_t).Ctim.Unix()).After(since) {
-					n++
-				}
-				return err
-			})
-		}
-		err = errors.Join(err, dir.Close())
-	}
-	return n, err
-}
-
 // asideDepth is deeper than folders lie in any layout.
 const asideDepth = 16
 

@@ -46,6 +46,7 @@ type oldName struct {
 type graced struct {
 	account account.Account
 	until   time.Time
+	back    bool      // he was brought back to mbox
 	due     time.Time // when he is to be looked at next
 	stirred time.Time // first event that was not looked at; zero: none
 	watched []oldName
@@ -79,9 +80,9 @@ func NewSweeper(ctx context.Context, s Site, run string, grace time.Duration, sw
 	return w
 }
 
-// newSweeper is that of a run; nil for one that moves nobody to Maildir.
+// newSweeper is that of a run; nil for one that moves nobody.
 func (r *Run) newSweeper(ctx context.Context) *Sweeper {
-	if r.Verb != Migrate && r.Verb != Cutover {
+	if r.Verb != Migrate && r.Verb != Cutover && r.Verb != Rollback {
 		return nil
 	}
 	return NewSweeper(ctx, r.Site, r.Journal.ID(), r.Grace, r.swept)
@@ -234,6 +235,10 @@ func (w *Sweeper) watch(g *graced) {
 	if err := s.readSoak(); err != nil {
 		return
 	}
+	if !s.soak.Back.IsZero() {
+		w.watchBack(g, s.soak)
+		return
+	}
 	g.all = true
 	for _, path := range s.oldPaths() {
 		g.all = w.watchName(g, filepath.Dir(path), filepath.Base(path)) && g.all
@@ -329,6 +334,9 @@ func (w *Sweeper) work() {
 		if over {
 			w.leave(name, g)
 			continue
+		}
+		if g.back && w.watcher != nil {
+			w.watch(g) // a Maildir may have been made
 		}
 		g.due = now.Add(sweepSeldom)
 		if err != nil || !g.all {

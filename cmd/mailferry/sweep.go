@@ -21,12 +21,16 @@ func sweepCommand() *cobra.Command {
 	var f siteFlags
 	cmd := &cobra.Command{
 		Use:   "sweep [USER]...",
-		Short: "Take mail into the Maildir that came to the old place after the flip",
+		Short: "Take mail that came to the old place after a flip to where it belongs",
 		Long: `sweep looks at the old place of users who have been moved: the parked mboxes, and
 the paths that they had. Mail that a delivery agent has put there since the flip
 is delivered to the Maildir as new mail, each message once. A file that was new
 at an old path is then parked as well, as NAME.mailferry-TIME-lateN. A mailbox that
 was made since becomes a folder. What a program has open is left for the next sweep.
+
+Of users whom a rollback has brought back, mail that came to their Maildir behind that
+flip is appended to the mbox, each message once; its file is kept in the tmp of its
+folder.
 
 What is not as it was left is told and not touched: exit code 4. A run sweeps the
 users that it moves, for their grace (--grace); sweep is for what comes later, by

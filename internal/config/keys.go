@@ -110,7 +110,7 @@ var keys = []Key{
 		"times that a user whose cutover failed for a passing reason (busy, in-use, hold-limit) is tried again at the end of the run",
 		integer(func(c *Config) *int { return &c.Retries }, 0)},
 	{"grace", Duration, "10s",
-		"time that a run stays behind its last flip, to take mail into the Maildir that comes to an old path all the same",
+		"time that a run stays behind its last flip, to take the mail that comes to a user's old place all the same",
 		duration(func(c *Config) *time.Duration { return &c.Grace }, 0)},
 	{"doveadm", Path, "",
 		"doveadm, by which Dovecot's sessions of a user are ended in his hold; empty for none",
