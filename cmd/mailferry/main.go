@@ -61,7 +61,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.PersistentPreRunE = fromEnvironment
-	root.AddCommand(convertCommand(), verifyCommand(), demoCommand(), planCommand(), precopyCommand(), migrateCommand(), cutoverCommand(), recoverCommand(), configCommand(), enrollCommand(), semaphoreCommand(), statusCommand(), rollbackCommand(), retireCommand(), rehearseCommand(), sweepCommand(), ctlCommand())
+	root.AddCommand(convertCommand(), verifyCommand(), demoCommand(), planCommand(), precopyCommand(), migrateCommand(), cutoverCommand(), recoverCommand(), configCommand(), enrollCommand(), semaphoreCommand(), statusCommand(), rollbackCommand(), retireCommand(), rehearseCommand(), sweepCommand(), ctlCommand(), doctorCommand())
 	err := root.ExecuteContext(ctx)
 	code := exitCode(ctx, err)
 	var outcome outcome

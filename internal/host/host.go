@@ -53,6 +53,8 @@ type program struct {
 	// each takes a line of standard output, without its end; after its first
 	// error it gets no more. nil: standard output is what the program says.
 	each func(line []byte) error
+	// both has each take standard error, too.
+	both bool
 	// complaint is what the program says when it fails and exits with 0, if it
 	// does so.
 	complaint string
@@ -72,6 +74,9 @@ func (p program) run(ctx context.Context) error {
 	out := &lines{each: p.each}
 	if p.each != nil {
 		cmd.Stdout = out
+	}
+	if p.both {
+		cmd.Stderr = out
 	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
