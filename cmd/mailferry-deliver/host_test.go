@@ -94,10 +94,11 @@ var build = sync.OnceValue(func() (err error) {
 	return nil
 })
 
-// mount starts the process that keeps the namespace.
+// mount starts the process that keeps the namespace. What others unmount is
+// unmounted there, too.
 func (g *host) mount() {
 	g.Helper()
-	cmd := exec.Command("unshare", "--mount", "--propagation", "private", "sh", "-c", mounts, g.dir)
+	cmd := exec.Command("unshare", "--mount", "--propagation", "slave", "sh", "-c", mounts, g.dir)
 	out, err := cmd.StdoutPipe()
 	g.must(err)
 	var log bytes.Buffer
@@ -108,6 +109,13 @@ func (g *host) mount() {
 	if line, _ := bufio.NewReader(out).ReadString('\n'); line != "ready\n" {
 		g.Fatalf("no namespace: %s", log.String())
 	}
+}
+
+// over makes one more directory private, with what is in it.
+func (g *host) over(path string) {
+	g.Helper()
+	const script = `mkdir "$0" && cd "$0" && mkdir upper work && mount -t overlay overlay -o lowerdir="$1",upperdir="$0/upper",workdir="$0/work" "$1"`
+	g.run("sh", "-c", script, filepath.Join(g.dir, "over", strings.ReplaceAll(path, "/", "_")), path)
 }
 
 // settle makes the users.

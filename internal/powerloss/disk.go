@@ -66,6 +66,7 @@ type Disk struct {
 	Filesystem
 	Dir string // where it is mounted, if it is
 
+	shared string // what has been made a mount of its own; "" if not yet
 	server *fuse.Server
 	guards *exec.Cmd
 	loop   *os.File
@@ -85,6 +86,10 @@ func New(f Filesystem, dir string) (made *Disk, err error) {
 			err = errors.Join(err, d.Close())
 		}
 	}()
+	if err := share(dir); err != nil {
+		return nil, err
+	}
+	d.shared = dir
 	behind := filepath.Join(dir, "disk")
 	if err := errors.Join(os.Mkdir(behind, 0o700), os.Mkdir(d.Dir, 0o755)); err != nil {
 		return nil, err
@@ -103,6 +108,19 @@ func New(f Filesystem, dir string) (made *Disk, err error) {
 		return nil, fmt.Errorf("%s: %w\n%s", mkfs, err, out)
 	}
 	return d, nil
+}
+
+// share makes a directory a mount whose changes reach all copies of it: programs
+// with mounts of their own get one when they start, and our disk would be mounted
+// there for as long as they run.
+func share(dir string) error {
+	if err := unix.Mount(dir, dir, "", unix.MS_BIND, ""); err != nil {
+		return fmt.Errorf("mounting %s on itself: %w", dir, err)
+	}
+	if err := unix.Mount("", dir, "", unix.MS_SHARED, ""); err != nil {
+		return errors.Join(fmt.Errorf("sharing %s: %w", dir, err), unix.Unmount(dir, unix.MNT_DETACH))
+	}
+	return nil
 }
 
 // Mount mounts the disk, as after a start of the machine.
@@ -128,8 +146,8 @@ func (d *Disk) Unmount() error {
 	}
 }
 
-// free waits until nobody has the disk mounted: a program with mounts of its own
-// that was started meanwhile has got a copy of ours, for as long as it runs.
+// free waits until nobody has the disk mounted: a program that wants to know nothing
+// of our mounts (MS_PRIVATE) keeps its copy of ours for as long as it runs.
 func (d *Disk) free() error {
 	last := time.Now().Add(patience)
 	for {
@@ -149,6 +167,14 @@ const patience = time.Minute
 
 // Close takes everything away, mounted or not, in use or not.
 func (d *Disk) Close() (err error) {
+	if d.shared != "" {
+		defer func() {
+			if uerr := unix.Unmount(d.shared, unix.MNT_DETACH); uerr != nil {
+				err = errors.Join(err, fmt.Errorf("unmounting %s: %w", d.shared, uerr))
+			}
+			d.shared = ""
+		}()
+	}
 	if uerr := unix.Unmount(d.Dir, unix.MNT_DETACH); uerr != nil && uerr != unix.EINVAL && uerr != unix.ENOENT {
 		err = fmt.Errorf("unmounting %s: %w", d.Dir, uerr)
 	}
