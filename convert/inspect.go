@@ -110,7 +110,6 @@ type Inspector struct {
 	site    Site
 	groups  groups
 	spools  spools
-	boot    string // of the kernel that runs: device numbers hold for one boot
 	quota   func(fd, kind, id int) (dqblk, error)
 	maxFile int64 // bytes that this process may write into a file
 }
@@ -119,8 +118,7 @@ type Inspector struct {
 // user database, of whom is asked who else is in a group; without them no
 // home may be group-writable.
 func NewInspector(s Site, users []account.User) *Inspector {
-	boot, _ := journal.BootID() // without one only names and inodes are compared
-	return &Inspector{site: s, groups: groups{users: users}, boot: boot, quota: getQuota, maxFile: fileLimit()}
+	return &Inspector{site: s, groups: groups{users: users}, quota: getQuota, maxFile: fileLimit()}
 }
 
 // Inspect looks at one account and changes nothing. What is wrong with it is

@@ -228,6 +228,5 @@ func (l *look) staging(parent *safefs.Dir) (ours bool) {
 
 // recorded reports whether the state directory has a directory as this user's.
 func (l *look) recorded(name string, info fs.FileInfo) bool {
-	id := idOf(info)
-	return l.record.Name == name && l.record.Ino == id.ino && (l.record.Dev == id.dev || l.record.BootID != l.in.boot)
+	return l.record.Name == name && l.record.Ino == idOf(info).ino
 }

@@ -117,7 +117,7 @@ func (c *cutover) record(list []converted) error {
 		now.Parked = last.Parked
 	} else {
 		for _, p := range last.Parked {
-			now.Aside = append(now.Aside, journal.Aside{Path: p.Path, From: p.From, Dev: p.Dev, Ino: p.Ino})
+			now.Aside = append(now.Aside, journal.Aside{Path: p.Path, From: p.From, Dev: p.Dev, Ino: p.Ino, Taken: p.Taken})
 		}
 	}
 	for _, l := range list {

@@ -115,8 +115,14 @@ func (r *retirement) oldPathFree(p journal.Parked) error {
 
 func (r *retirement) lookAside(p journal.Aside) error {
 	t, info, err := r.find(p.Path, p.From, p.Ino)
-	if t == nil || err != nil || !info.IsDir() || p.Back.IsZero() {
+	if t == nil || err != nil {
 		return err
+	}
+	if info.Mode().IsRegular() && info.Size() > p.Taken {
+		return unready("%q has %d bytes, of which %d were in the Maildir when it was set aside: look, and move it away", t.path, info.Size(), p.Taken)
+	}
+	if !info.IsDir() || p.Back.IsZero() {
+		return nil
 	}
 	n, err := (&sweep{Site: r.Site, account: r.account, report: &Swept{}}).newerThan(t.path, p.Back)
 	if err == nil && n > 0 {

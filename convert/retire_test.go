@@ -288,22 +288,6 @@ func TestWhatEarlierRollbacksSetAsideIsDeletedToo(t *testing.T) {
 	s.retiredAll(s.retire(0, false), all, bytes)
 }
 
-// Mail in a Maildir that was set aside, which came there since, is nowhere else.
-func TestAMaildirThatWasSetAsideAndGotMailStays(t *testing.T) {
-	s, rollback := backUser(t)
-	wentBack(t, s.place, rollback(), s.a)
-	s.migrated()
-	i := slices.IndexFunc(s.soak().Aside, func(a journal.Aside) bool { return !a.Back.IsZero() })
-	path := s.soak().Aside[i].Path
-	s.put(filepath.Join(path, "new", "1.2.3"), "Subject: late\n\nlate\n")
-	paths := s.kept()
-	w := s.retire(0, false)
-	w.mustBe(t, s.a.Name, journal.Skipped, reasonUnready)
-	if now := s.kept(); !slices.Equal(now, paths) || !strings.Contains(w.users[s.a.Name].Text, path) {
-		t.Errorf("left %q of %q: %s", now, paths, w.users[s.a.Name].Text)
-	}
-}
-
 // The record of the soak is made anew of the names.
 func TestALostRecordOfTheSoakIsMadeOfTheNames(t *testing.T) {
 	s, _ := backUser(t)

@@ -31,7 +31,7 @@ func (r *recovery) undoRollback(state semaphore.State, meta semaphore.Meta) (did
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", true, err
 	}
-	way = sinceBoot(way, r.boot)
+	way = withoutDevices(way)
 	switch {
 	case state == semaphore.Hold && meta.Before() == semaphore.Maildir:
 		if meta.Run == "" || meta.Host != hostname() && !meta.Expired(time.Now()) {
@@ -204,13 +204,12 @@ func (r *recovery) spoolUser() (c *cutover, err error) {
 	return c, err
 }
 
-// sinceBoot forgets the numbers of devices, if they are those of another boot.
-func sinceBoot(way journal.Rollback, boot string) journal.Rollback {
-	if way.BootID != boot {
-		way.Maildir.Dev = 0
-		for i := range way.Files {
-			way.Files[i].Dev = 0
-		}
+// withoutDevices forgets the numbers of devices, which say nothing: that of btrfs is
+// another after each mount.
+func withoutDevices(way journal.Rollback) journal.Rollback {
+	way.Maildir.Dev = 0
+	for i := range way.Files {
+		way.Files[i].Dev = 0
 	}
 	return way
 }

@@ -59,6 +59,7 @@ func (g *stage) open(boot string, syncs *syncSet) (err error) {
 	}
 	final := filepath.Base(g.account.Maildir)
 	if place, ok := g.recorded(boot, final); ok {
+		g.record.Dev = place.Dev
 		g.staging, err = maildir.OpenStaging(g.parent, place, final, g.Folders)
 		if err == nil && g.record.Layout != g.layout() { // its folders lie elsewhere
 			if err := g.staging.Discard(); err != nil {
@@ -125,10 +126,8 @@ func (g *stage) recorded(boot, final string) (maildir.Place, bool) {
 	if r.Name == "" || isPromise(r) || r.Final != final || r.Parent != filepath.Dir(g.account.Maildir) || !r.Synced && r.BootID != boot {
 		return place, false
 	}
-	if r.BootID != boot { // devices may have other numbers now
-		if info, err := g.parent.Stat(); err == nil {
-			place.Dev = uint64(info.Sys().(*syscall.Stat_t).Dev)
-		}
+	if info, err := g.parent.Stat(); err == nil { // the device may have another number now, that of btrfs after each mount
+		place.Dev = uint64(info.Sys().(*syscall.Stat_t).Dev)
 	}
 	return place, true
 }

@@ -333,7 +333,10 @@ func (t *taking) removeStaging() error {
 		return err
 	}
 	defer parent.Close()
-	return parent.RemoveAll(t.record.Name)
+	if err := parent.RemoveAll(t.record.Name); err != nil {
+		return err
+	}
+	return parent.Sync() // before nothing tells any more whose it was
 }
 
 // unlock gives up what is held.

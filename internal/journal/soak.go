@@ -44,6 +44,8 @@ type Aside struct {
 	Dev  uint64    `json:"dev"`
 	Ino  uint64    `json:"ino"`
 	Back time.Time `json:"back,omitzero"` // of a Maildir: since when nobody reads it
+
+	Taken int64 `json:"taken,omitempty"` // of an mbox: as of Parked
 }
 
 var soaks = records[Soak]{"soak", func(s Soak) string { return s.User }, Soak.each}
