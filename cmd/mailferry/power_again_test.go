@@ -67,12 +67,7 @@ func TestPowerIsLostAgain(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { os.RemoveAll(dir); os.Remove(filepath.Dir(dir)) }) // when the disk is gone
-		p := &power{disk: newDisk(t, f, dir)}
-		for _, scenario := range powerScenarios {
-			if scenario.name == kept.Scenario {
-				p.powerScenario = scenario
-			}
-		}
+		p := &power{powerScenario: powerScenarioOf(kept.Scenario), disk: newDisk(t, f, dir)}
 		s := &sweepSite{server: &server{SiteSummary: &kept.Site}, want: kept.Want, before: kept.Before}
 		p.site = s
 		r := &powerRecording{tape: kept.Tape, sites: []*sweepSite{s, s}}
@@ -86,7 +81,7 @@ func TestPowerIsLostAgain(t *testing.T) {
 func somePowerState(t *testing.T) (path string) {
 	t.Helper()
 	t.Run("keep", func(t *testing.T) {
-		p := newPower(t, powerloss.Filesystems[0], powerScenarios[1])
+		p := newPower(t, powerloss.Filesystems[0], powerScenarioOf("migrate"))
 		p.restore(t)
 		r := p.record(t, 1, nil)
 		path = p.keep(t, r, powerloss.Cut{Events: r.mark(markUse), Loss: powerloss.Dropped, Seed: 5})

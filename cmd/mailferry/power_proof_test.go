@@ -17,19 +17,22 @@ import (
 // one sync of anything writes all that went before, nothing can be noticed
 // there, and nothing be relied on.
 var forgottenSyncs = []struct {
+	in    string // scenario
 	name  string
 	is    func(stepper.Call) bool
 	want  string   // is told of some of the states
 	blind []string // filesystems
-	back  bool     // of a rollback
 }{
-	{"all", syncs, "was on maildir", nil, false},
-	{"staging", func(c stepper.Call) bool { return syncs(c) && strings.Contains(c.Paths[0], ".Maildir.mailferry-") }, "0 times", nil, false},
-	{"directory of the Maildir", func(c stepper.Call) bool { return syncs(c) && path.Dir(c.Paths[0]) == "home" }, "no such file", []string{"ext4", "xfs"}, false},
-	{"semaphore", func(c stepper.Call) bool { return syncs(c) && strings.HasPrefix(c.Paths[0], "semaphores/") }, "semaphore", []string{"ext4"}, false},
-	{"directory of semaphores", func(c stepper.Call) bool { return syncs(c) && c.Paths[0] == "semaphores" }, "was on maildir", nil, false},
-	{"all in a rollback", syncs, "was on mbox", nil, true},
-	{"mboxes in a rollback", func(c stepper.Call) bool { return syncs(c) && !strings.HasPrefix(c.Paths[0], "semaphores") }, " 0 times", []string{"xfs"}, true},
+	{"migrate", "all", syncs, "was on maildir", nil},
+	{"migrate", "staging", func(c stepper.Call) bool { return syncs(c) && strings.Contains(c.Paths[0], ".Maildir.mailferry-") }, "0 times", nil},
+	{"migrate", "directory of the Maildir", func(c stepper.Call) bool { return syncs(c) && path.Dir(c.Paths[0]) == "home" }, "no such file", []string{"ext4", "xfs"}},
+	{"migrate", "semaphore", func(c stepper.Call) bool { return syncs(c) && strings.HasPrefix(c.Paths[0], "semaphores/") }, "semaphore", []string{"ext4"}},
+	{"migrate", "directory of semaphores", func(c stepper.Call) bool { return syncs(c) && c.Paths[0] == "semaphores" }, "was on maildir", nil},
+	{"rollback", "all", syncs, "was on mbox", nil},
+	{"rollback", "mboxes", func(c stepper.Call) bool { return syncs(c) && !strings.HasPrefix(c.Paths[0], "semaphores") }, " 0 times", []string{"xfs"}},
+	{"sweep", "all", syncs, " 0 times", nil},
+	{"retire", "all", syncs, "ended", nil},
+	{"delivery", "all", syncs, "was delivered", nil},
 }
 
 // Each sync that a promise rests on is one without which the promise is seen to
@@ -38,17 +41,16 @@ func TestForgottenSyncsAreNoticed(t *testing.T) {
 	for _, f := range powerloss.Filesystems {
 		t.Run(f.Name, func(t *testing.T) {
 			t.Parallel()
-			forth, back := newPower(t, f, powerScenarios[1]), newPower(t, f, powerScenarios[3])
+			disks := map[string]*power{}
 			for _, forgotten := range forgottenSyncs {
 				if slices.Contains(forgotten.blind, f.Name) {
 					continue
 				}
-				t.Run(forgotten.name, func(t *testing.T) {
-					p := forth
-					if forgotten.back {
-						p = back
-					}
-					if tried, noticed := p.notices(t, forgotten.is, forgotten.want); !noticed {
+				if disks[forgotten.in] == nil {
+					disks[forgotten.in] = newPower(t, f, powerScenarioOf(forgotten.in))
+				}
+				t.Run(forgotten.in+", "+forgotten.name, func(t *testing.T) {
+					if tried, noticed := disks[forgotten.in].notices(t, forgotten.is, forgotten.want); !noticed {
 						t.Errorf("nothing was noticed in %d states", tried)
 					} else {
 						t.Logf("noticed in state %d", tried)

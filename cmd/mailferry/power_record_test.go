@@ -3,15 +3,12 @@
 package main
 
 import (
-	"bytes"
-	"context"
 	"math/rand/v2"
 	"os"
 	"os/exec"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -24,23 +21,26 @@ import (
 type powerRecording struct {
 	seed  uint64
 	tape  *powerloss.Tape
-	sites []*sweepSite // before the use of the mail, and behind it
-	calls []stepper.Call
+	sites []*sweepSite     // before the use of the mail, and behind it
+	calls [][]stepper.Call // of each program
 }
 
-// Marks beside what is promised: mail is delivered between the two, and until
-// the second nobody has told its sender that it was.
+// Marks beside what is promised: mail is delivered between the first two, and until
+// the second nobody has told its sender that it was; the third is behind a run.
 const (
-	markUse  = "use"
-	markUsed = "used"
+	markUse   = "use"
+	markUsed  = "used"
+	markEnded = "ended"
 )
 
 // site is what the mail has to be, after these marks.
 func (r *powerRecording) site(marks []string) *sweepSite {
+	s := r.sites[0].copied()
 	if slices.Contains(marks, markUsed) {
-		return r.sites[1].copied()
+		s = r.sites[1].copied()
 	}
-	return r.sites[0].copied()
+	s.marks = marks
+	return s
 }
 
 // atRest says whether nobody uses the mail at an event.
@@ -73,26 +73,25 @@ func (p *power) record(t *testing.T, seed uint64, forgotten func(stepper.Call) b
 	w := &powerWatch{power: p, site: s, recording: r, random: rand.New(rand.NewPCG(seed, 3)), states: map[string]semaphore.State{}}
 	w.writes = []float64{0.02, 0, 0.2, 0.6}[seed%4]
 	o := stepper.Options{Below: s.Dir, Watch: func(c stepper.Call) { w.call(t, c) }}
+	steps := p.steps(t, s)
+	at := make([]int, len(steps))
 	if forgotten != nil {
-		o.Do, o.Also, o.At = stepper.Lie, forgotten, w.first(t, forgotten)
+		o.Do, o.Also, at = stepper.Lie, forgotten, w.first(t, forgotten)
 	}
 	p.disk.Record()
 	p.mount(t)
-	var out bytes.Buffer
-	args := s.args(p.verb, "--jobs", "1")
-	if p.verb != "precopy" {
-		args = append(args, "--cutover-jobs", "1")
+	for i, step := range steps {
+		o.At = at[i]
+		cmd := exec.Command(step.args[0], step.args[1:]...)
+		cmd.Stdin = strings.NewReader(step.input)
+		result, out := s.stepped(t, o, cmd)
+		if !result.Exit.Exited() || result.Exit.ExitStatus() != exitDone {
+			t.Fatalf("%s: %v\n%s", p.name, result.Exit, out)
+		}
+		r.calls = append(r.calls, result.Calls)
+		w.promise(t)
+		p.disk.Mark(step.mark)
 	}
-	cmd := exec.Command("mailferry", args...)
-	cmd.Stdout, cmd.Stderr = &out, &out
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	result, err := stepper.Run(ctx, cmd, o)
-	if err != nil || result.Exit.ExitStatus() != exitDone {
-		t.Fatalf("%s: %v\n%s", p.verb, err, &out)
-	}
-	r.calls = result.Calls
-	w.promise(t)
 	p.unmount(t)
 	r.tape = p.disk.Stop()
 	r.sites = append(r.sites, s.copied())
@@ -155,14 +154,16 @@ func (w *powerWatch) sync(t *testing.T) {
 	}
 }
 
-// first is the number of the first call that is forgotten.
-func (w *powerWatch) first(t *testing.T, forgotten func(stepper.Call) bool) int {
+// first are the numbers of the first calls that are forgotten.
+func (w *powerWatch) first(t *testing.T, forgotten func(stepper.Call) bool) (at []int) {
 	t.Helper()
 	r := w.power.record(t, w.recording.seed, nil)
 	w.restore(t)
-	at := slices.IndexFunc(r.calls, forgotten)
-	if at < 0 {
+	for _, calls := range r.calls {
+		at = append(at, slices.IndexFunc(calls, forgotten)+1)
+	}
+	if slices.Max(at) == 0 {
 		t.Fatal("no call is to be forgotten")
 	}
-	return at + 1
+	return at
 }

@@ -23,18 +23,50 @@ import (
 // powerScenario is a run during which power is lost, and what was done before.
 type powerScenario struct {
 	name    string
-	before  []string // verbs
-	verb    string
+	before  []string                     // verbs
+	prepare func(*testing.T, *sweepSite) // what they can't; nil: nothing
+	steps   func(*testing.T, *sweepSite) []powerStep
+	last    string                                                         // verb that brings it to its end from any state
 	goal    semaphore.State                                                // where a user is of whom it says that it is through with him
 	use     func(*testing.T, *sweepSite)                                   // of the mail, when bob's hold is about to begin
 	account func(t *testing.T, s *sweepSite, when moment) (wrong []string) // is told what is not as it must be
 }
 
+// powerStep is a program that is run.
+type powerStep struct {
+	args  []string
+	input string
+	mark  string // promise that is made by its end
+}
+
+// What was begun by precopy and cutover ends by migrate: a staging that was not
+// synced is gone, and cutover makes none.
 var powerScenarios = []powerScenario{
-	{"precopy", nil, "precopy", semaphore.Mbox, useMbox, accountForth},
-	{"migrate", nil, "migrate", semaphore.Maildir, useMbox, accountForth},
-	{"cutover", []string{"precopy"}, "cutover", semaphore.Maildir, useMbox, accountForth},
-	{"rollback", []string{"migrate"}, "rollback", semaphore.Mbox, useMaildirOfBob, accountBack},
+	{"precopy", nil, nil, verb("precopy"), "migrate", semaphore.Mbox, useMbox, accountForth},
+	{"migrate", nil, nil, verb("migrate"), "migrate", semaphore.Maildir, useMbox, accountForth},
+	{"cutover", []string{"precopy"}, nil, verb("cutover"), "migrate", semaphore.Maildir, useMbox, accountForth},
+	{"rollback", []string{"migrate"}, nil, verb("rollback"), "rollback", semaphore.Mbox, useMaildirOfBob, accountBack},
+	{"sweep", []string{"migrate"}, lateEverywhere, verb("sweep"), "sweep", semaphore.Maildir, nil, accountSwept},
+	{"retire", []string{"migrate", "rollback", "migrate"}, lateEverywhere, verb("retire"), "retire", semaphore.Maildir, nil, accountRetired},
+	{"delivery", nil, moveAlice, deliveries, "migrate", semaphore.Mbox, nil, accountDelivered},
+}
+
+func powerScenarioOf(name string) powerScenario {
+	return powerScenarios[slices.IndexFunc(powerScenarios, func(s powerScenario) bool { return s.name == name })]
+}
+
+// verb is a run of mailferry, one user at a time, whose end is a promise.
+func verb(name string) func(*testing.T, *sweepSite) []powerStep {
+	return func(_ *testing.T, s *sweepSite) []powerStep {
+		args := append([]string{"mailferry"}, s.argsOf(name)...)
+		if name != "sweep" {
+			args = append(args, "--jobs", "1")
+		}
+		if name == "migrate" || name == "cutover" || name == "rollback" {
+			args = append(args, "--cutover-jobs", "1")
+		}
+		return []powerStep{{args, "", markEnded}}
+	}
 }
 
 func useMbox(t *testing.T, s *sweepSite) { s.useBob(t) }
@@ -118,6 +150,9 @@ func newPower(t *testing.T, f powerloss.Filesystem, scenario powerScenario) *pow
 	p.site = newSweepSite(t, filepath.Join(disk.Dir, "site"))
 	for _, verb := range scenario.before {
 		p.site.migrated(t, exitDone, verb)
+	}
+	if scenario.prepare != nil {
+		scenario.prepare(t, p.site)
 	}
 	p.unmount(t)
 	disk.Record()
@@ -233,11 +268,7 @@ func (p *power) state(t *testing.T, r *powerRecording, cut powerloss.Cut, over b
 	wrong = append(wrong, p.account(t, s, afterFault)...)
 	wrong = append(wrong, s.promised(t, marks, p.goal)...)
 	if over && len(wrong) == 0 {
-		last := "migrate" // a staging that was not synced is gone, and cutover makes none
-		if p.verb == "rollback" {
-			last = p.verb
-		}
-		wrong = append(wrong, s.runs(t, last, exitDone)...)
+		wrong = append(wrong, s.runs(t, p.last, exitDone)...)
 		s.killed = true
 		wrong = append(wrong, p.account(t, s, ended)...)
 	}
@@ -269,15 +300,25 @@ func (p *power) recovery(t *testing.T, r *powerRecording, cut powerloss.Cut) *po
 // and removed by the next run that makes one.
 var abandoned = regexp.MustCompile(`^left: home/\w+/\.Maildir\.mailferry-[0-9a-f]{16}/`)
 
+// argsOf are the arguments of a verb over all users, with no more options than it
+// has.
+func (s *server) argsOf(verb string) []string {
+	switch verb {
+	case "recover":
+		return []string{verb, "--config", s.Config}
+	case "sweep":
+		return []string{verb, "--config", s.Config, "--users-from", s.NamesFile}
+	case "retire":
+		return []string{verb, "--config", s.Config, "--users-from", s.NamesFile, "--older-than", "0s"}
+	}
+	return s.args(verb)
+}
+
 // runs runs a verb, and tells if it did not end as it has to.
 func (s *sweepSite) runs(t *testing.T, verb string, want int) (wrong []string) {
 	t.Helper()
-	args := s.args(verb)
-	if verb == "recover" { // which is about all there are
-		args = []string{verb, "--config", s.Config}
-	}
 	var out, errs bytes.Buffer
-	if code := run(t.Context(), args, &out, &errs); code != want {
+	if code := run(t.Context(), s.argsOf(verb), &out, &errs); code != want {
 		wrong = append(wrong, fmt.Sprintf("mailferry %s exited with %d: %s%s", verb, code, &out, &errs))
 	}
 	return wrong

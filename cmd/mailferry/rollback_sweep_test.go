@@ -4,7 +4,6 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -14,10 +13,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -265,22 +262,12 @@ func (s *backSite) step(t *testing.T, o stepper.Options) (*stepper.Result, strin
 // stepOf is step for any verb.
 func (s *backSite) stepOf(t *testing.T, o stepper.Options, args ...string) (*stepper.Result, string) {
 	t.Helper()
-	var out bytes.Buffer
-	cmd := exec.Command("mailferry", args...)
-	cmd.Stdout, cmd.Stderr = &out, &out
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	o.Below = s.Dir
-	r, err := stepper.Run(ctx, cmd, o)
-	if err != nil {
-		t.Fatalf("%s at %d: %v\n%s", o.Do, o.At, err, &out)
-	}
-	return r, out.String()
+	return s.stepped(t, o, exec.Command("mailferry", args...))
 }
 
 // backPoint stops a rollback, lets recover put right what it left, and then has
 // it done.
-func backPoint(t *testing.T, w *sweep, o stepper.Options) (call string, wrong []string) {
+func (w *sweep) backPoint(t *testing.T, o stepper.Options) (call string, wrong []string) {
 	t.Helper()
 	s := newBackSite(t, filepath.Join(w.ground, fmt.Sprint(w.sites.Add(1))))
 	defer os.RemoveAll(s.Dir)
@@ -326,7 +313,7 @@ func (s *backSite) aftermath(t *testing.T) (wrong []string) {
 	return wrong
 }
 
-func backSweep(t *testing.T, stride int, pick func(stepper.Call) []stepper.Action) {
+func backSweep(t *testing.T, stride int, pick func(stepper.Call) []stepper.Options) {
 	w := newSweep(t)
 	s := newBackSite(t, filepath.Join(w.ground, "calls"))
 	all, out := s.step(t, stepper.Options{})
@@ -336,50 +323,18 @@ func backSweep(t *testing.T, stride int, pick func(stepper.Call) []stepper.Actio
 	if wrong := append(s.account(t, true), s.left(t)...); len(wrong) > 0 {
 		t.Fatalf("a rollback without a fault: %q\n%s", wrong, out)
 	}
-	var points []stepper.Options
-	for at, c := range all.Calls {
-		for _, do := range pick(c) {
-			points = append(points, stepper.Options{At: at + 1, Do: do})
-		}
-	}
-	w.back(t, points, stride)
-}
-
-// back tries every so many-th point.
-func (w *sweep) back(t *testing.T, points []stepper.Options, stride int) {
-	t.Helper()
-	next := make(chan stepper.Options, len(points))
-	for i := 0; i < len(points); i += stride {
-		next <- points[i]
-	}
-	close(next)
-	var wait sync.WaitGroup
-	for range runtime.GOMAXPROCS(0) {
-		wait.Go(func() {
-			for o := range next {
-				if call, wrong := backPoint(t, w, o); len(wrong) > 0 {
-					t.Errorf("%s at %d\n\t%s\n\t%s", o.Do, o.At, call, strings.Join(wrong, "\n\t"))
-				}
-			}
-		})
-	}
-	wait.Wait()
-	t.Logf("%d points of %d", w.points.Load(), len(points))
+	w.each(t, pointsOf(all.Calls, pick), stride, w.backPoint)
 }
 
 // Wherever a rollback is killed, what the semaphore calls authoritative is whole,
 // recover brings the user to the one or the other, and the next one succeeds.
 func TestARollbackKilledAtAnyCall(t *testing.T) {
-	backSweep(t, sweepStride(t, 23), func(stepper.Call) []stepper.Action { return []stepper.Action{stepper.Kill} })
+	backSweep(t, sweepStride(t, 23), func(stepper.Call) []stepper.Options { return []stepper.Options{{Do: stepper.Kill}} })
 }
 
 // Whatever call of it fails, likewise.
 func TestARollbackWithAFaultAtAnyCall(t *testing.T) {
-	backSweep(t, sweepStride(t, 67), func(c stepper.Call) []stepper.Action {
-		list := []stepper.Action{stepper.Fail(unix.ENOSPC), stepper.Fail(unix.EIO), stepper.Fail(unix.EDQUOT), stepper.Fail(unix.EINTR)}
-		if c.Size > 1 {
-			list = append(list, stepper.Short)
-		}
-		return list
+	backSweep(t, sweepStride(t, 67), func(c stepper.Call) []stepper.Options {
+		return faults(c, unix.ENOSPC, unix.EIO, unix.EDQUOT, unix.EINTR)
 	})
 }

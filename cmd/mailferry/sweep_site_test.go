@@ -3,19 +3,24 @@
 package main
 
 import (
+	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"mailferry/convert"
 	"mailferry/internal/mailgen"
+	"mailferry/internal/stepper"
 	"mailferry/maildir"
 	"mailferry/mbox"
 	"mailferry/semaphore"
@@ -26,13 +31,15 @@ import (
 // precopied, and then mail came, went, and was flagged; carol's spool is empty.
 type sweepSite struct {
 	*server
-	want   map[string][]mailgen.Message     // by path of the mbox
-	before map[string]mailgen.SnapshotEntry // the mboxes, by path
-	bob    *mailgen.Live
-	used   bool     // useBob was called
-	killed bool     // a run was
-	litter []string // files that it left, by kind
-	kept   string   // what could not be removed, since that was the call that failed
+	want    map[string][]mailgen.Message     // by path of the mbox
+	before  map[string]mailgen.SnapshotEntry // the mboxes, by path
+	bob     *mailgen.Live
+	used    bool     // useBob was called
+	marks   []string // what was promised before power was lost
+	deliver string   // program
+	killed  bool     // a run was
+	litter  []string // files that it left, by kind
+	kept    string   // what could not be removed, since that was the call that failed
 }
 
 const sweepSeed = 3195
@@ -67,6 +74,21 @@ func newSweepSite(t *testing.T, dir string) *sweepSite {
 		s.remember(t, path)
 	}
 	return s
+}
+
+// stepped carries out a command that is stopped at a call, and gives what it said.
+func (s *server) stepped(t *testing.T, o stepper.Options, cmd *exec.Cmd) (*stepper.Result, string) {
+	t.Helper()
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	o.Below = s.Dir
+	r, err := stepper.Run(ctx, cmd, o)
+	if err != nil {
+		t.Fatalf("%s at %d: %v\n%s", o.Do, o.At, err, &out)
+	}
+	return r, out.String()
 }
 
 // precopyBob gives the next run a delta to do.
