@@ -5,12 +5,13 @@ GO ?= go
 PREFIX ?= /usr/local
 FUZZTIME ?= 1m
 ROUNDS ?= 5
+CASES ?= small,mixed,precopy,users,hold,memory,deliver,postfix
 
 # What the tests run against: the real programs, as Debian packages.
 PEERS := dovecot-imapd dovecot-auth-lua dovecot-lmtpd dovecot-pop3d procmail maildrop mutt postfix python3 e2fsprogs xfsprogs btrfs-progs \
 	tzdata bzip2 xz-utils util-linux fuse3
 # What the measurements compare with, beside those.
-BENCH_PEERS := mb2md tar rsync
+BENCH_PEERS := mb2md tar rsync strace
 
 .PHONY: help build demo test race check fuzz huge torture live night bench peers install clean deps bench-deps
 
@@ -58,8 +59,8 @@ live: deps ## move users 20,000 times while mail pours in and clients are logged
 night: deps ## the tests of runs at length: 2,000 users, 60 seeds of kills, 30 s of attacks
 	MAILFERRY_TEST_USERS=2000 MAILFERRY_TEST_KILLS=60 MAILFERRY_TEST_RAID=30s $(GO) test -timeout 60m ./convert ./cmd/mailferry
 
-bench: build bench-deps ## measure conversions and migrations beside tar, rsync, a bare loop, mb2md and doveadm (root: loop images)
-	$(GO) run ./internal/tools/bench -mailferry bin/mailferry -rounds $(ROUNDS)
+bench: build bench-deps ## measure CASES beside tar, rsync, a bare loop, mb2md, doveadm, procmail, maildrop (root: loop images; 1 h)
+	$(GO) run ./internal/tools/bench -mailferry bin/mailferry -agents bin -rounds $(ROUNDS) -cases $(CASES)
 
 peers: deps ## run only the tests that compare with other programs
 	$(GO) test -timeout 20m -run 'Dovecot|Corpus|Peer|Readers|GoMbox|Mktime' ./...

@@ -12,6 +12,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime"
 	"runtime/debug"
 	"syscall"
 
@@ -26,8 +27,10 @@ func main() {
 	os.Exit(run(os.Args[1:], os.LookupEnv, os.Stdin, os.Stdout, os.Stderr))
 }
 
-// settle keeps this process from ending in a way that an MTA misunderstands.
+// settle keeps this process small, and from ending in a way that an MTA misunderstands.
 func settle() {
+	// Nothing here works beside something else, and each processor brings threads.
+	runtime.GOMAXPROCS(1)
 	// A crash of the runtime itself ends by a signal, after which Postfix defers;
 	// by itself it would exit with 2, and the message bounce.
 	debug.SetTraceback("crash")

@@ -1,10 +1,11 @@
-// Command bench measures conversions, precopies and migrations against their
-// peers, each run on a fresh ext4 image, all contenders in turn: A B C A B C.
+// Command bench measures conversions, precopies, migrations, holds and deliveries
+// against their peers, each run on a fresh ext4 image, all contenders in turn: A B C A B C.
 //
-//	go build ./cmd/mailferry
-//	go run ./internal/tools/bench -mailferry ./mailferry -out docs/bench.md
+//	go build -o bin/ ./cmd/...
+//	go run ./internal/tools/bench -mailferry bin/mailferry -out docs/bench.md
 //
-// It needs root (loop mounts), mkfs.ext4 and the peers tar, rsync, mb2md and doveadm.
+// It needs root (loop mounts), mkfs.ext4 and the peers tar, rsync, mb2md, doveadm,
+// procmail, maildrop, Postfix and strace.
 // Everything lies below TMPDIR and is removed at the end, an interrupt included.
 // The mounts are made in a mount namespace of their own and end with the process,
 // so that even SIGKILL leaves no mount and no loop device, only that directory.
@@ -39,13 +40,16 @@ type config struct {
 	peers       bool
 	uid         int
 	share       float64
+	agents      string
+	deliveries  int
+	mails       int
 }
 
 func parse() config {
 	var c config
 	flag.StringVar(&c.mailferry, "mailferry", "", "binary to measure; without it only the others run")
 	flag.StringVar(&c.out, "out", "", "write the report to this file as well")
-	flag.StringVar(&c.cases, "cases", "small,mixed,precopy,users,hold,memory", "cases to run")
+	flag.StringVar(&c.cases, "cases", "small,mixed,precopy,users,hold,memory,deliver,postfix", "cases to run")
 	flag.IntVar(&c.messages, "messages", 100_000, "messages of the case small")
 	flag.IntVar(&c.size, "size", 2048, "octets of each message of the case small")
 	flag.Int64Var(&c.bytes, "bytes", 500<<20, "octets of the mailbox of the case mixed")
@@ -56,6 +60,9 @@ func parse() config {
 	flag.BoolVar(&c.peers, "peers", true, "run the slow peers")
 	flag.IntVar(&c.uid, "uid", 65534, "user and group id that every contender runs under")
 	flag.Float64Var(&c.share, "share", 1, "share of the users of the cases precopy, users, hold and memory")
+	flag.StringVar(&c.agents, "agents", "bin", "directory of mailferry-deliver and mailferry-lmtp, for the cases deliver and postfix")
+	flag.IntVar(&c.deliveries, "deliveries", 300, "deliveries of each contender of the case deliver")
+	flag.IntVar(&c.mails, "mails", 1000, "messages of each run of the case postfix")
 	flag.Parse()
 	return c
 }
@@ -174,6 +181,8 @@ func (l *lab) selectCases() (picked []measurement, err error) {
 		"users":   l.users,
 		"hold":    l.hold,
 		"memory":  l.memory,
+		"deliver": l.deliver,
+		"postfix": l.postfix,
 	}
 	for _, cs := range conversions(l.config) {
 		known[cs.name] = func(ctx context.Context) error { return l.convert(ctx, cs) }

@@ -21,7 +21,7 @@ func writeHead(w io.Writer, c config, scratch string) {
 	fmt.Fprintf(w, "- Kernel: %s; %d cores; %s\n", kernel(), runtime.NumCPU(), runtime.Version())
 	fmt.Fprintf(w, "- Target: a fresh ext4 on a loop device for every run (%s); its file lies on %s\n",
 		strings.Join(mkfsOptions[2:], " "), filesystem(scratch))
-	fmt.Fprintf(w, "- Peers: %s\n", strings.Join([]string{version("tar", "--version"), version("rsync", "--version"), version("dovecot", "--version"), "mb2md as installed"}, "; "))
+	fmt.Fprintf(w, "- Peers: %s\n", strings.Join([]string{version("tar", "--version"), version("rsync", "--version"), version("dovecot", "--version"), version("procmail", "-v"), version("maildrop", "-v"), version("postconf", "-dh", "mail_version"), "mb2md as installed"}, "; "))
 	fmt.Fprintf(w, "- %d rounds, contenders in turn (slow peers: %d), conversions as uid %d; sources in memory\n", c.rounds, c.peerRounds, c.uid)
 	fmt.Fprint(w, "- CPU is user and system time of the contender's processes; the kernel's write-back threads are nobody's\n")
 	fmt.Fprint(w, "- The bare loop is timed from its first create to the end of syncfs, in its own process, without the process's start\n")
@@ -45,7 +45,7 @@ func filesystem(path string) string {
 }
 
 func version(argv ...string) string {
-	out, err := exec.Command(argv[0], argv[1:]...).Output()
+	out, err := exec.Command(argv[0], argv[1:]...).CombinedOutput() // procmail's goes to stderr
 	if err != nil {
 		return argv[0] + ": " + err.Error()
 	}

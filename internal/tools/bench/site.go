@@ -92,6 +92,7 @@ gate = "{home}/.mailstate.lock"
 state = "%[1]s/state"
 profile = "dovecot"
 free-floor = "1M"
+grace = "0s"
 `
 
 func (s *site) config() string { return filepath.Join(s.dir, "mailferry.toml") }
