@@ -202,7 +202,11 @@ func TestATermEndsItAtOnceAndLeavesNothing(t *testing.T) {
 		s.must(cmd.Start())
 		_, err = w.WriteString("Subject: a slow one\n\nbody") // its writer never ends
 		s.must(err)
-		time.Sleep(100 * time.Millisecond)
+		for left := 1; left > 0; time.Sleep(5 * time.Millisecond) { // until it has read that, and more
+			left, err = unix.IoctlGetInt(int(r.Fd()), unix.TIOCINQ)
+			s.must(err)
+		}
+		time.Sleep(50 * time.Millisecond)
 		if _, err := os.Lstat(s.gate()); err == nil {
 			t.Error("the gate is held while the message comes")
 		}

@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -78,8 +79,9 @@ func TestLoginsFollowTheSemaphore(t *testing.T) {
 	}, log)
 	for _, s := range []struct{ state, password, imap, pop3 string }{
 		{"mbox", "secret", "Subject: in the mbox", "Subject: in the mbox"},
-		{"hold", "secret", "NO [UNAVAILABLE]", "-ERR [SYS/TEMP]"},
-		{"neither", "secret", "NO [UNAVAILABLE]", "-ERR [SYS/TEMP]"},
+		{"hold", "secret", imapHeld, pop3Held},
+		{"hold", "wrong", imapHeld, pop3Held},
+		{"neither", "secret", imapHeld, pop3Held},
 		{"maildir", "secret", "Subject: in the Maildir", "Subject: in the Maildir"},
 		{"maildir", "wrong", "NO [AUTHENTICATIONFAILED]", "-ERR [AUTH]"},
 		{"mbox", "wrong", "NO [AUTHENTICATIONFAILED]", "-ERR [AUTH]"},
@@ -91,6 +93,44 @@ func TestLoginsFollowTheSemaphore(t *testing.T) {
 		if got := g.talk(pop3, "USER alice", "PASS "+s.password, "RETR 1", "QUIT"); !strings.Contains(got, s.pop3) {
 			t.Errorf("POP3, %s, %s: %q, want %q\n%s", s.state, s.password, got, s.pop3, log())
 		}
+	}
+	g.heldIsAnswered(imap, pop3)
+}
+
+// What the client of a held user is told: to come again, and nothing of his
+// password (RFC 5530 3, RFC 3206 4).
+const (
+	imapHeld = "a NO [UNAVAILABLE] Temporary authentication failure."
+	pop3Held = "-ERR [SYS/TEMP] Temporary authentication failure."
+)
+
+// heldIsAnswered has many clients of a held user at a time: all get an answer,
+// and nobody else waits for it.
+func (g *host) heldIsAnswered(imap, pop3 string) {
+	g.Helper()
+	g.say("alice", "hold")
+	var clients sync.WaitGroup
+	for range 10 {
+		clients.Go(func() {
+			if got := g.talk(imap, "a LOGIN alice secret", "d LOGOUT"); !strings.Contains(got, "\r\n"+imapHeld) || strings.Contains(got, "a OK") {
+				g.Errorf("IMAP in a hold: %q", got)
+			}
+			if got := g.talk(pop3, "USER alice", "PASS secret", "QUIT"); !strings.Contains(got, "\r\n"+pop3Held) {
+				g.Errorf("POP3 in a hold: %q", got)
+			}
+		})
+	}
+	clients.Wait()
+	start := time.Now()
+	if got := g.talk(pop3, "USER bob", "PASS secret", "STAT", "QUIT"); !strings.Contains(got, "+OK 0 0") {
+		g.Errorf("somebody else in a hold: %q", got)
+	}
+	if took := time.Since(start); took > 6*time.Second { // with a penalty it would be 8 s and more
+		g.Errorf("somebody else waited for %s", took)
+	}
+	g.say("alice", "maildir")
+	if got := g.talk(imap, "a LOGIN alice secret", "d LOGOUT"); !strings.Contains(got, "\r\na OK ") {
+		g.Errorf("after a hold: %q", got)
 	}
 }
 

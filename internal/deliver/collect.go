@@ -20,7 +20,8 @@ type collector struct {
 	from   bool // a From_ line came
 	inFrom bool // its end did not
 	begun  bool // the message itself has begun
-	crlf   bool // its first line ends in CRLF
+	ended  bool // its first line has
+	crlf   bool // in CRLF
 	header bool // we are in its header
 	bare   bool // it has none
 
@@ -55,6 +56,9 @@ func (c *collector) take(p piece) error {
 			return nil
 		}
 		c.begin(p.text)
+	}
+	if p.last && !c.ended {
+		c.ended, c.crlf = true, bytes.HasSuffix(p.text, []byte("\r\n"))
 	}
 	if p.first {
 		c.notice(p.text)
@@ -95,10 +99,9 @@ func (c *collector) takeSender(line []byte) {
 	c.envelope.Sender, c.envelope.HasSender = sender, true
 }
 
-// begin looks at the first line.
+// begin looks at the beginning of the first line.
 func (c *collector) begin(line []byte) {
 	c.begun = true
-	c.crlf = bytes.HasSuffix(line, []byte("\r\n"))
 	c.header = message.IsHeaderLine(line) || message.IsBlankLine(line)
 	c.bare = !c.header
 }

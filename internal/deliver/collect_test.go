@@ -99,6 +99,7 @@ func TestWhatBecomesOfAMessage(t *testing.T) {
 		"lines to quote": {"A: b\n\nFrom me\n>From you\nFromage\n >From x\n", bob,
 			ours + "A: b\n\nFrom me\n>From you\nFromage\n >From x\n", ours + "A: b\n\n>From me\n>>From you\nFromage\n >From x\n", ""},
 		"CRLF":                         {"A: b\r\n\r\nc\r\n\rd\r\r\ne\n", bob, ours + "A: b\n\nc\n\rd\r\ne\n", "", ""},
+		"CRLF behind a very long line": {"A: " + strings.Repeat("b", 200<<10) + "\r\n\r\nc\r\n", bob, ours + "A: " + strings.Repeat("b", 200<<10) + "\n\nc\n", "", ""},
 		"CRs in an LF message":         {"A: b\n\nc\r\n", bob, ours + "A: b\n\nc\r\n", "", ""},
 		"CRLF behind an LF From_ line": {"From x Sat Nov 21 18:00:00 2026\nA: b\r\n\r\n", bob, ours + "A: b\n\n", "", ""},
 		"no line end":                  {"A: b\n\nc", bob, ours + "A: b\n\nc\n", "", ""},
@@ -212,25 +213,4 @@ func TestAMessageThatCannotBeReadIsNoMessage(t *testing.T) {
 			t.Errorf("%q: %v", text, err)
 		}
 	}
-}
-
-func FuzzCollect(f *testing.F) {
-	for _, seed := range []string{"A: b\n\nc\n", "From x\nA: b\r\n\r\nFrom y", "\r\n", "From x", "\n>From \r", "Status: R\n x\n\n"} {
-		f.Add([]byte(seed))
-	}
-	f.Fuzz(func(t *testing.T, in []byte) {
-		m, err := collect(t.Context(), bytes.NewReader(in), Envelope{HasSender: true}, tempDir(t))
-		if errors.Is(err, ErrEmpty) {
-			return
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		m.close()
-		_, mbox := both(t, bytes.NewReader(in), Envelope{HasSender: true})
-		_, rest, _ := strings.Cut(mbox, "\n")
-		if isFrom([]byte(rest)) || strings.Contains(rest, "\nFrom ") {
-			t.Errorf("%q became %q: two messages", in, mbox)
-		}
-	})
 }
