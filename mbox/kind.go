@@ -116,6 +116,9 @@ func (s *Scanner) begin() error {
 // whatever the profile's server makes of it.
 func (s *Scanner) checkFirst() error {
 	c := s.candidate(s.next)
+	if s.w.err != nil {
+		return s.w.err
+	}
 	c.blank = true
 	quote := c.line[:min(len(c.line), 80)]
 	switch {

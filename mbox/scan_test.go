@@ -3,6 +3,7 @@ package mbox
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"reflect"
@@ -128,6 +129,56 @@ func TestFaultsOfTheFileArePassedOn(t *testing.T) {
 				}
 				if n := len(got.contents); !slices.Equal(got.contents, whole[:n]) {
 					t.Errorf("%s from %d on: the messages before it differ", tt.name, from)
+				}
+			}
+		}
+	}
+}
+
+// cutReader is a file that somebody cuts after so many reads.
+type cutReader struct {
+	data  string
+	reads *int // that are still to come before
+	to    int64
+}
+
+func (c cutReader) ReadAt(p []byte, off int64) (int, error) {
+	data := c.data
+	if *c.reads--; *c.reads < 0 {
+		data = data[:c.to]
+	}
+	return strings.NewReader(data).ReadAt(p, off)
+}
+
+// A precopy reads while others write: an expunge cuts the file between two
+// reads, at any place. Messages found before it are the same.
+func TestAFileMayBeCutBetweenAnyTwoReads(t *testing.T) {
+	var b strings.Builder
+	for i := range 40 {
+		body := strings.Repeat("From here on it is a text\n", i%3) + strings.Repeat("line\n", 37*i)
+		length := ""
+		if i%4 == 0 {
+			length = fmt.Sprintf("Content-Length: %d\n", len(body))
+		}
+		fmt.Fprintf(&b, "%sSubject: %d\n%s\n%s\n", fromA, i, length, body)
+	}
+	file, size := b.String(), int64(b.Len())
+	for _, p := range ProfileNames() {
+		count := 1 << 30
+		whole, err := readAll(cutReader{file, &count, 0}, size, options(t, p), smallWindow)
+		if err != nil {
+			t.Fatal(p, err)
+		}
+		reads := 1<<30 - count
+		for _, to := range []int64{0, 1, 3, 40, size / 3, size / 2, size - 5} {
+			for n := range reads {
+				left := n
+				got, err := readAll(cutReader{file, &left, to}, size, options(t, p), smallWindow)
+				if err != nil && !errors.Is(err, ErrShrunk) {
+					t.Fatalf("%s, cut to %d after %d reads: %v", p, to, n, err)
+				}
+				if n := len(got.contents); !slices.Equal(got.contents, whole.contents[:n]) || err == nil && n != len(whole.contents) {
+					t.Fatalf("%s, cut to %d after %d reads: %d messages, %v", p, to, n, n, err)
 				}
 			}
 		}

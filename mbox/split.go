@@ -178,7 +178,7 @@ func (s *splitter) nextFrom(sp *span, off int64) int64 {
 		if len(b) == 0 {
 			break
 		}
-		for i := 0; ; {
+		for i := 0; i < len(b); {
 			j := indexFrom(b[i:])
 			if j < 0 {
 				break
@@ -227,9 +227,13 @@ func indexFrom(b []byte) int {
 	}
 }
 
-// accepts decides about the line at off, which begins "From ".
+// accepts decides about the line at off, which begins "From ", unless the file
+// was cut since.
 func (s *splitter) accepts(sp *span, off int64, inHeader bool) bool {
 	c := s.candidate(off)
+	if s.w.err != nil {
+		return false
+	}
 	c.inHeader, c.firstOfBody = inHeader, off == sp.body
 	before := s.w.before(off)
 	c.blank = bytes.HasSuffix(before, []byte("\n\n")) || bytes.HasSuffix(before, []byte("\n\r\n"))

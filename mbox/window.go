@@ -73,9 +73,12 @@ func (w *window) from(off int64, n int) []byte {
 }
 
 // before returns up to lookBehind bytes that stand before off, where from(off)
-// was the last call.
+// was the last call; nothing if that failed.
 func (w *window) before(off int64) []byte {
 	i := off - w.off
+	if w.err != nil || i > int64(len(w.data)) {
+		return nil
+	}
 	return w.data[max(0, i-lookBehind):i]
 }
 

@@ -117,12 +117,13 @@ func (l *Ledger) seen(where, box string, m shown, validity uint32) {
 	case e.uid == 0:
 		e.uid, e.validity = m.uid, validity
 	case e.uid != m.uid || e.validity != validity:
-		fault("%s had the UID %d/%d, and has %d/%d", m.id, e.validity, e.uid, validity, m.uid)
+		fault("%s had the UID %d/%d, and has %d/%d: its history: %s", m.id, e.validity, e.uid, validity, m.uid, strings.Join(e.history, "; "))
 		e.uid, e.validity = m.uid, validity
 	}
 	key := fmt.Sprintf("%s %s %d %d", e.User.Name, box, validity, m.uid)
 	if first, ok := l.uids[key]; ok && first != m.id {
-		fault("UID %d/%d was %s, and is %s", validity, m.uid, first, m.id)
+		fault("UID %d/%d was %s, and is %s: their histories: %s; and %s", validity, m.uid, first, m.id,
+			strings.Join(l.entries[first].history, "; "), strings.Join(e.history, "; "))
 	}
 	l.uids[key] = m.id
 }
