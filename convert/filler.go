@@ -200,15 +200,21 @@ func (f *filler) identity() error {
 // is not kept: the UIDs that went with it are lost, and a client must not take a
 // new message for an old one.
 func (f *filler) guess() uint32 {
-	now := uint32(f.start.Unix())
+	fresh := freshValidity(f.start)
 	switch {
 	case f.was == nil:
-		return now
+		return fresh
 	case f.was.Guessed:
 		return f.was.UIDValidity
 	}
-	return max(now, f.was.UIDValidity+1)
+	return max(fresh, f.was.UIDValidity+1)
 }
+
+// freshValidity is a UIDVALIDITY that no server has ever given. They take the time
+// at which a mailbox is first opened, which Dovecot may keep in its index alone:
+// that lies a year behind this one. The same would make clients take new messages
+// for old ones that were expunged.
+func freshValidity(start time.Time) uint32 { return uint32(start.AddDate(1, 0, 0).Unix()) }
 
 // entry brings one message up to date.
 func (f *filler) entry(e *mbox.Entry) error {

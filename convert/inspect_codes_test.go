@@ -62,6 +62,8 @@ func TestCodesAreThoseOfTheList(t *testing.T) {
 			continue
 		case "no-maildir", "stray", "folder-collides", "maildir-odd": // why a rollback leaves a user alone: see TestWhoCanNotGoBackIsNamedAndLeftAlone
 			continue
+		case "stray-irregular", "stray-format": // why a sweep leaves late mail where it is: see TestLateMailWaitsForAnMboxThatIsOne
+			continue
 		}
 		if _, known := codes[name]; !known {
 			t.Errorf("%s is in no list", name)

@@ -35,7 +35,7 @@ func (c *conversion) mailbox(ctx context.Context, src source, namer *maildir.Nam
 	if err != nil {
 		return result{}, err
 	}
-	w := writer{src: src, in: in, folder: folder, namer: namer, progress: c.Progress, guess: uint32(c.start.Unix())}
+	w := writer{src: src, in: in, folder: folder, namer: namer, progress: c.Progress, guess: freshValidity(c.start)}
 	if err := w.copy(ctx, c.Scan); err != nil {
 		return result{}, errors.Join(failed(src, err), folder.Close())
 	}

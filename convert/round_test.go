@@ -358,3 +358,25 @@ func overwrite(path string) error {
 	_, err = f.WriteAt([]byte{'#'}, 0)
 	return errors.Join(err, f.Close(), os.Chtimes(path, info.ModTime(), info.ModTime()))
 }
+
+// Dovecot takes the time at which a mailbox is first opened, and may keep that in
+// its index alone: one of ours is none of those, and never goes back.
+func TestAUIDVALIDITYOfOursIsNoneOfAServer(t *testing.T) {
+	start := time.Now()
+	later := uint32(start.AddDate(0, 6, 0).Unix()) // so late nobody cuts over what was precopied
+	for _, tt := range []struct {
+		name string
+		was  *mailboxState
+		want func(v uint32) bool
+	}{
+		{"the first time", nil, func(v uint32) bool { return v > later }},
+		{"kept by the next round", &mailboxState{UIDValidity: 7, Guessed: true}, func(v uint32) bool { return v == 7 }},
+		{"the mbox had one and lost it", &mailboxState{UIDValidity: 7}, func(v uint32) bool { return v > later }},
+		{"the mbox had one of ours and lost it", &mailboxState{UIDValidity: later + 1<<30}, func(v uint32) bool { return v == later+1<<30+1 }},
+	} {
+		f := &filler{was: tt.was, round: &round{start: start}}
+		if v := f.guess(); !tt.want(v) {
+			t.Errorf("%s: %d", tt.name, v)
+		}
+	}
+}
