@@ -326,6 +326,9 @@ func (c *chunk) verify(ctx context.Context, m *member) {
 
 // cutover moves a user.
 func (c *chunk) cutover(ctx context.Context, m *member) {
+	if c.sweptBack(ctx, m); m.Outcome != "" { // the precopy took its time
+		return
+	}
 	lines, err := c.Journal.Reserve(2)
 	if err != nil {
 		c.failed(m, err)

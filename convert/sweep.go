@@ -143,10 +143,12 @@ type sweep struct {
 	opts       SweepOptions
 	boot       string
 	soak       journal.Soak
-	recorded   bool       // there is a soak record
-	unfinished bool       // a sweep was killed
-	group      int        // that the user's threads may take; 0: none
-	late       []lateMail // of who is on mbox again
+	recorded   bool                // there is a soak record
+	unfinished bool                // a sweep was killed
+	group      int                 // that the user's threads may take; 0: none
+	late       []lateMail          // of who is on mbox again
+	copied     map[string]bool     // names that messages of Maildirs have which were set aside
+	held       map[string]*holding // what the mboxes hold that late mail goes to, by path
 	report     *Swept
 }
 

@@ -29,7 +29,8 @@ import (
 //	record, appending   durable: which bytes are going to stand where in which mbox
 //	append              synced
 //	put away            the file is renamed into tmp of its folder, where it is no
-//	                    message any more; retire deletes it with all the rest
+//	                    message any more; with a Maildir that was set aside, retire
+//	                    deletes it
 //	unlock, record removed
 //
 // What a kill leaves is told by what the mbox holds from the recorded offset on: see
@@ -148,6 +149,9 @@ func (w *sweep) bringAll(ctx context.Context) (err error) {
 // made anew: what came there since is in no mbox. What is not certainly late mail is
 // a difference.
 func (w *sweep) aside() error {
+	if err := w.nameCopied(); err != nil {
+		return err
+	}
 	list := append(slices.Clone(w.soak.Aside), journal.Aside{Path: w.soak.Maildir})
 	for _, a := range list {
 		if a.Back.IsZero() {
@@ -163,6 +167,10 @@ func (w *sweep) aside() error {
 			}
 			return nil
 		})
+		if errors.Is(err, fs.ErrPermission) {
+			w.differ(a.Path, "aside-mail", "can't be looked at as a whole: %v", err)
+			err = nil
+		}
 		if err != nil {
 			return err
 		}
@@ -174,19 +182,29 @@ func (w *sweep) aside() error {
 	return nil
 }
 
+// lateFor is how long behind a flip an agent may still be at work that looked before
+// it: Postfix, which has the most patience, gives one 1000 s (command_time_limit). What
+// is made later comes by somebody else, such as a client that keeps a copy of his
+// mailbox at the old path.
+const lateFor = 20 * time.Minute
+
 // lateMail reports whether a file is certainly a message that came since a Maildir
 // was given up: it was made and written behind that moment, is whole, as servers and
-// agents leave it, and the user's alone. A copy that keeps its times, or one in a
-// directory that somebody put in the place of what was set aside, may be old mail.
+// agents leave it, and the user's alone. A copy, known by its times or its name, or one
+// in a directory that somebody put in the place of what was set aside, may be old mail.
+// Whether the mbox has it already is looked at later: see isThere.
 func (w *sweep) lateMail(root, dir *safefs.Dir, name string, info fs.FileInfo, a journal.Aside) (lateMail, bool) {
 	born := bornAt(dir.Fd(), name)
 	parsed, err := maildir.ParseName(name)
 	switch {
 	case err != nil || name[0] == '.' || info.Size() == 0 || parsed.Size >= 0 && parsed.Size != info.Size():
 		return lateMail{}, false
-	case born == 0 || !time.Unix(0, born).After(a.Back) || info.ModTime().Before(a.Back):
-		return lateMail{}, false
 	case fit(info, name, w.account.UID) != nil || !w.isSetAside(root, a):
+		return lateMail{}, false
+	case slices.Contains(a.Begun, journal.Undelivered{Ino: idOf(info).ino, Born: born}): // was not delivered then
+	case born == 0 || !time.Unix(0, born).After(a.Back) || info.ModTime().Before(a.Back) || time.Unix(0, born).After(a.Back.Add(lateFor)):
+		return lateMail{}, false
+	case a.Ino == 0 && w.copied[baseName(name)]:
 		return lateMail{}, false
 	}
 	m := lateMail{
@@ -199,6 +217,33 @@ func (w *sweep) lateMail(root, dir *safefs.Dir, name string, info fs.FileInfo, a
 	}
 	m.nameless = err != nil
 	return m, true
+}
+
+// baseName is what stays of a name when flags change.
+func baseName(name string) string {
+	base, _, _ := strings.Cut(name, ":")
+	return base
+}
+
+// nameCopied lists the messages of what was set aside, if there is a Maildir at the old
+// path: a user may have copied them there.
+func (w *sweep) nameCopied() error {
+	w.copied = map[string]bool{}
+	root, err := safefs.OpenFor(w.soak.Maildir, w.account.UID)
+	if err != nil {
+		return nil // nothing is there, or nothing that will be taken
+	}
+	defer root.Close()
+	for _, a := range w.soak.Aside {
+		err := w.eachNewer(a.Path, time.Time{}, func(_, _ *safefs.Dir, name string, _ fs.FileInfo) error {
+			w.copied[baseName(name)] = true
+			return nil
+		})
+		if err != nil && !errors.Is(err, fs.ErrPermission) {
+			return err
+		}
+	}
+	return nil
 }
 
 // isSetAside reports whether a directory is what a rollback set aside, or has come
@@ -234,8 +279,8 @@ func (w *sweep) eachNewer(path string, since time.Time, do func(root, dir *safef
 	defer root.Close()
 	dirs, err := messageDirs(root, asideDepth)
 	for _, dir := range dirs {
-		if err == nil {
-			err = dir.Names(func(name string) error {
+		if err == nil || errors.Is(err, fs.ErrPermission) {
+			err = errors.Join(err, dir.Names(func(name string) error {
 				info, err := dir.Lstat(name)
 				if errors.Is(err, fs.ErrNotExist) {
 					return nil // a client renames
@@ -244,7 +289,7 @@ func (w *sweep) eachNewer(path string, since time.Time, do func(root, dir *safef
 					err = do(root, dir, name, info)
 				}
 				return err
-			})
+			}))
 		}
 		err = errors.Join(err, dir.Close())
 	}

@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"path/filepath"
 
+	"golang.org/x/sys/unix"
+
 	"mailferry/internal/safefs"
 )
 
@@ -78,9 +80,18 @@ func (b *bringing) make() error {
 	if !errors.Is(err, fs.ErrPermission) || dir == nil || rootsOwn(dir) != nil {
 		return err
 	}
-	f, err := dir.Create(filepath.Base(b.record.Live), 0o600)
+	// It gets its name when it is the user's: a kill leaves no INBOX of root's.
+	fd, err := unix.Openat(dir.Fd(), ".", unix.O_TMPFILE|unix.O_WRONLY|unix.O_CLOEXEC, 0o600)
 	if err != nil {
-		return err
+		return &fs.PathError{Op: "make", Path: b.record.Live, Err: err}
 	}
-	return errors.Join(f.Chown(b.account.UID, b.account.GID), f.Close(), dir.Sync())
+	defer unix.Close(fd)
+	if err := unix.Fchown(fd, b.account.UID, b.account.GID); err != nil {
+		return &fs.PathError{Op: "chown", Path: b.record.Live, Err: err}
+	}
+	err = unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", fd), dir.Fd(), filepath.Base(b.record.Live), unix.AT_SYMLINK_FOLLOW)
+	if err != nil {
+		return &fs.PathError{Op: "link", Path: b.record.Live, Err: err}
+	}
+	return dir.Sync()
 }

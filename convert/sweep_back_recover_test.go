@@ -204,28 +204,24 @@ func TestTheRecordOfLateMailOfWhoIsOnMaildir(t *testing.T) {
 func TestLateMailIsTakenDuringTheGraceOfARollback(t *testing.T) {
 	b := newBackAgain(t)
 	told := &sweptBy{}
-	w := NewSweeper(context.Background(), b.site, "run", 3*time.Second, told.tell)
+	w := NewSweeper(context.Background(), b.site, "run", 5*time.Second, told.tell)
 	w.Add(b.a)
 	time.Sleep(50 * time.Millisecond)
-	start := time.Now()
+	start, second := time.Now(), strings.Replace(lateText, "\n\n", "\nX-Second: yes\n\n", 1)
 	b.put(filepath.Join(b.aside, "tmp", "1.a.b"), lateText)
 	b.check(os.Rename(filepath.Join(b.aside, "tmp", "1.a.b"), filepath.Join(b.aside, "new", "1.a.b")))
 	b.make()
 	time.Sleep(300 * time.Millisecond)
-	b.put(b.inMaildir("tmp", "2.a.b"), lateText)
+	b.put(b.inMaildir("tmp", "2.a.b"), second)
 	b.check(os.Rename(b.inMaildir("tmp", "2.a.b"), b.inMaildir("new", "2.a.b")))
-	for strings.Count(b.boxNow(), "Subject: late") < 2 && time.Since(start) < 2500*time.Millisecond {
+	for strings.Count(b.boxNow(), "Subject: late") < 2 && time.Since(start) < 4*time.Second {
 		time.Sleep(20 * time.Millisecond)
 	}
-	if took := time.Since(start); took > 2*time.Second {
-		t.Errorf("it took %v", took)
-	}
 	w.Finish()
-	if !w.ended(5*time.Second) || told.messages != 2 || len(told.errs) > 0 {
+	if !w.ended(time.Minute) || told.messages != 2 || len(told.errs) > 0 {
 		t.Errorf("%+v", told)
 	}
-	late := arrived{lateText, "late@example.org", 0}
-	b.came(b.a.Spool, late, late)
+	b.came(b.a.Spool, arrived{lateText, "late@example.org", 0}, arrived{second, "late@example.org", 0})
 }
 
 // lateAgent is a Host that delivers behind the flip, to the Maildir that it knows.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -12,7 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"mailferry/internal/journal"
+	"mailferry/internal/message"
 	"mailferry/internal/safefs"
+	"mailferry/mbox"
 )
 
 // bringing is the work at one late message.
@@ -107,7 +110,13 @@ func (b *bringing) prepare(ctx context.Context) error {
 	if err := b.lockOrMake(limited); err != nil {
 		return err
 	}
+	if err := b.c.asUser(b.canPutAway); err != nil {
+		return err
+	}
 	if err := b.c.asUser(b.measure); err != nil {
+		return err
+	}
+	if err := b.c.asUser(b.isNew); err != nil {
 		return err
 	}
 	b.record.Phase = journal.BackAppending
@@ -192,6 +201,81 @@ func (b *bringing) finish() error {
 		b.taken.Warning = "holds header fields or lines that an mbox can't give back as they are"
 	}
 	b.report.Taken = append(b.report.Taken, b.taken)
+	return nil
+}
+
+// holding is what an mbox holds.
+type holding struct {
+	was     stat // when it was read
+	digests map[message.Digest]bool
+}
+
+// isNew demands that the mbox, which is locked, does not hold the message: a user may
+// have put one back out of a backup, and no name or time tells.
+func (b *bringing) isNew() error {
+	info, err := b.box().Stat()
+	if err != nil {
+		return err
+	}
+	h := b.held[b.record.Live]
+	if h == nil || h.was != statOf(info) {
+		if h, err = b.hold(info); err != nil {
+			return err
+		}
+	}
+	measure := message.NewMeasure()
+	if _, err := io.Copy(measure, io.NewSectionReader(b.source, 0, b.record.Size)); err != nil {
+		return err
+	}
+	if h.digests[measure.Digest()] {
+		return &Unfit{b.taken.Path, "aside-mail", "is in the mbox already, as a message of the same bytes"}
+	}
+	return nil
+}
+
+// hold reads the mbox.
+func (b *bringing) hold(info fs.FileInfo) (*holding, error) {
+	h := &holding{statOf(info), map[message.Digest]bool{}}
+	o := b.Scan
+	o.Digest = true
+	s, err := mbox.NewScanner(b.box(), info.Size(), o)
+	shown := time.Now()
+	for err == nil {
+		var e *mbox.Entry
+		if e, err = s.Next(); err == nil {
+			h.digests[e.Digest] = true
+		}
+		if time.Since(shown) > refreshEvery && err == nil {
+			shown = time.Now()
+			err = b.c.refresh()
+		}
+	}
+	if err != io.EOF {
+		return nil, failed(source{path: b.record.Live}, err)
+	}
+	if b.held == nil {
+		b.held = map[string]*holding{}
+	}
+	b.held[b.record.Live] = h
+	return h, nil
+}
+
+// canPutAway demands that the file can be put away, while nothing is in the mbox yet.
+func (b *bringing) canPutAway() error {
+	tmp, err := subOrMake(b.folder, "tmp")
+	if err != nil {
+		return &Unfit{b.taken.Path, "aside-mail", fmt.Sprintf("can't be put away when it is taken: %v", err)}
+	}
+	defer tmp.Close()
+	for dir, name := range map[int]string{tmp.Fd(): "tmp", b.folder.Fd(): b.record.Sub} {
+		at := name
+		if dir == tmp.Fd() {
+			at = "."
+		}
+		if err := unix.Faccessat(dir, at, unix.W_OK|unix.X_OK, unix.AT_EACCESS); err != nil {
+			return &Unfit{b.taken.Path, "aside-mail", fmt.Sprintf("can't be put away when it is taken: %s: %v", name, err)}
+		}
+	}
 	return nil
 }
 

@@ -163,6 +163,9 @@ func (b *bringing) undo(n int64) error {
 }
 
 func (b *bringing) cut(n int64) error {
+	if err := b.c.locks[0].Check(); err != nil {
+		return err // another may be writing
+	}
 	info, err := b.box().Stat()
 	if err != nil {
 		return err

@@ -45,7 +45,7 @@ func (w *sweep) look() (strays []stray, err error) {
 				return err
 			}
 		}
-		return errors.Join(w.lookFolders(&strays), w.lookUnrecorded())
+		return errors.Join(w.lookFolders(&strays), w.lookUnrecorded(), w.lookAsides())
 	})
 	if err != nil {
 		return nil, err
@@ -216,8 +216,32 @@ func (w *sweep) lookUnrecorded() error {
 // asideDepth is deeper than folders lie in any layout.
 const asideDepth = 16
 
-// messageDirs opens each new and cur below a directory.
+// lookAsides names mail that came to a Maildir that a rollback set aside, of a user who
+// has been moved again since: it is in none that is read.
+func (w *sweep) lookAsides() error {
+	for _, a := range w.soak.Aside {
+		if a.Back.IsZero() {
+			continue
+		}
+		n, err := w.newerThan(a.Path, a.Back)
+		if errors.Is(err, fs.ErrPermission) {
+			w.differ(a.Path, "aside-mail", "can't be looked at as a whole: %v", err)
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if n > 0 {
+			w.differ(a.Path, "aside-mail", "has %d messages that came or were changed since it was set aside, and may be in no Maildir that is read: look", n)
+		}
+	}
+	return nil
+}
+
+// messageDirs opens each new and cur below a directory. What the user may not open it
+// passes over, and returns an fs.ErrPermission with the rest.
 func messageDirs(dir *safefs.Dir, depth int) (dirs []*safefs.Dir, err error) {
+	var closed error
 	err = dir.Names(func(name string) error {
 		info, err := dir.Lstat(name)
 		if errors.Is(err, fs.ErrNotExist) || err == nil && (!info.IsDir() || name == "tmp" || depth == 0) {
@@ -227,6 +251,10 @@ func messageDirs(dir *safefs.Dir, depth int) (dirs []*safefs.Dir, err error) {
 			return err
 		}
 		sub, err := dir.Sub(name)
+		if errors.Is(err, fs.ErrPermission) {
+			closed = errors.Join(closed, fmt.Errorf("looking for mail: %w", err))
+			return nil
+		}
 		if err != nil {
 			return fmt.Errorf("looking for mail: %w", err)
 		}
@@ -236,7 +264,10 @@ func messageDirs(dir *safefs.Dir, depth int) (dirs []*safefs.Dir, err error) {
 		}
 		below, err := messageDirs(sub, depth-1)
 		dirs = append(dirs, below...)
+		if errors.Is(err, fs.ErrPermission) {
+			closed, err = errors.Join(closed, err), nil
+		}
 		return errors.Join(err, sub.Close())
 	})
-	return dirs, err
+	return dirs, errors.Join(err, closed)
 }

@@ -32,7 +32,8 @@ Of users whom a rollback has brought back, mail that came to their Maildir behin
 flip is appended to the mbox, each message once; its file is kept in the tmp of its
 folder.
 
-What is not as it was left is told and not touched: exit code 4. A run sweeps the
+What is not as it was left, or not certain to be late mail, is told and not touched:
+exit code 4; docs/migrating.md says what to look for then. A run sweeps the
 users that it moves, for their grace (--grace); sweep is for what comes later, by
 hand or by a timer. While a run is at work and there is something to take, it
 ends with exit code 11.

@@ -89,7 +89,7 @@ func TestARollbackRecordIsReadAsItWasWritten(t *testing.T) {
 		t.Fatal(err)
 	}
 	got, err := ReadRollback(state, "alice")
-	if err != nil || got.User != want.User || !got.Time.Equal(want.Time) || got.Maildir != want.Maildir || got.Aside != want.Aside ||
+	if err != nil || got.User != want.User || !got.Time.Equal(want.Time) || got.Maildir.Path != want.Maildir.Path || got.Aside != want.Aside ||
 		len(got.Files) != 2 || got.Files[0] != want.Files[0] || got.Files[1] != want.Files[1] || len(got.Dirs) != 1 || got.Dirs[0] != want.Dirs[0] {
 		t.Errorf("%+v, %v", got, err)
 	}

@@ -20,7 +20,15 @@ type Rollback struct {
 	// Seen is when the Maildir was last known to hold what the files hold: what
 	// came to it later is in none of them. It is written before they get their
 	// names, with their sizes then; zero: none of them has one.
-	Seen time.Time `json:"seen,omitzero"`
+	Seen  time.Time     `json:"seen,omitzero"`
+	Begun []Undelivered `json:"begun,omitempty"` // messages that lay in tmp then
+}
+
+// Undelivered is a message that an agent had begun, and not yet delivered, when a Maildir
+// was last looked at.
+type Undelivered struct {
+	Ino  uint64 `json:"ino"`
+	Born int64  `json:"born"` // as of Parked; never 0
 }
 
 // RollbackFile is a file that is made beside its place. Dev and Ino are 0 in a

@@ -45,6 +45,8 @@ type Aside struct {
 	Ino  uint64    `json:"ino"`
 	Back time.Time `json:"back,omitzero"` // of a Maildir: since when nobody reads it
 
+	Begun []Undelivered `json:"begun,omitempty"` // of a Maildir: as of Rollback
+
 	Taken int64 `json:"taken,omitempty"` // of an mbox: as of Parked
 }
 
