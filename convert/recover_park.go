@@ -104,8 +104,8 @@ func convertedFrom(staging *maildir.Staging) (map[string]stat, error) {
 	was := map[string]stat{}
 	for _, dir := range dirs {
 		folder, err := staging.FolderAt(dir)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // the user, who is on his Maildir, is about to delete it
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
+			continue // the user, who is on his Maildir, is about to delete it, or has made something of his own
 		}
 		if err != nil {
 			return nil, err

@@ -180,3 +180,26 @@ func (s *stand) parkedAll(paths []string, before map[string]string, came int) {
 		s.Errorf("delivered %q", after)
 	}
 }
+
+// Users make directories in their Maildirs, and root does, of which the conversion knows
+// nothing: they keep no recovery from its end.
+func TestADirectoryThatCanNotBeOpenedKeepsNoRecoveryFromItsEnd(t *testing.T) {
+	for _, parked := range []bool{false, true} {
+		s := flipped(t)
+		if parked {
+			s.recordParks(s.a.Spool)
+		}
+		s.check(os.Mkdir(s.inMaildir(".Odd"), 0o700))
+		record, err := journal.ReadStaging(s.site.State, s.a.Name)
+		s.check(err)
+		if done := s.site.Recover(s.a, record); done.Err != nil {
+			t.Errorf("INBOX parked %t: %v", parked, done.Err)
+		}
+		if exists(t, s.a.Spool) {
+			t.Errorf("INBOX parked %t: it is at its old path", parked)
+		}
+		if _, err := s.site.Sweep(t.Context(), s.a, SweepOptions{}); err != nil {
+			t.Errorf("INBOX parked %t: %v", parked, err)
+		}
+	}
+}

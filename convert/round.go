@@ -364,7 +364,9 @@ func (r *round) atFolder(dir string, do func(*maildir.Folder) error) error {
 func removeManifests(staging *maildir.Staging) error {
 	dirs, err := staging.Dirs()
 	for _, dir := range dirs {
-		err = errors.Join(err, staging.RemoveLists(dir, manifestName, mailboxName))
+		if rerr := staging.RemoveLists(dir, manifestName, mailboxName); !errors.Is(rerr, fs.ErrPermission) { // what he may not open was not ours
+			err = errors.Join(err, rerr)
+		}
 	}
 	return err
 }

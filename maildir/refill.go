@@ -209,6 +209,9 @@ func walkFolders(dir *safefs.Dir, at string) (dirs []string, err error) {
 			return nil
 		}
 		sub, err := dir.Sub(name)
+		if errors.Is(err, fs.ErrPermission) {
+			return nil // is nothing that we made
+		}
 		if err != nil {
 			return unlessGone(err)
 		}
