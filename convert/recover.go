@@ -22,6 +22,7 @@ import (
 type Recovered struct {
 	User string
 	Did  string // "" if there was nothing to do
+	Held bool   // the dead run had held him: the host is to be told how that ended, if it did
 	Err  error  // what could not be done; everything is as it was found
 }
 
@@ -50,7 +51,7 @@ func (s Site) Recover(a account.Account, record journal.Staging) Recovered {
 	if swept != "" {
 		did += "; " + swept
 	}
-	return Recovered{a.Name, did, errors.Join(unswept, err, unbrought)}
+	return Recovered{a.Name, did, r.held, errors.Join(unswept, err, unbrought)}
 }
 
 type recovery struct {
@@ -58,6 +59,7 @@ type recovery struct {
 	account account.Account
 	record  journal.Staging // zero if there is none
 	sem     *semaphore.Semaphore
+	held    bool             // by the dead run
 	born    map[string]int64 // of the mboxes that are recorded as parked, by the path that they had; 0: unknown
 }
 
@@ -88,6 +90,7 @@ func (r *recovery) do() (did string, err error) {
 	case state == semaphore.Hold && meta.Host != hostname() && !meta.Expired(time.Now()):
 		return "", fmt.Errorf("he is held by run %s, of host %q, until %s: left alone until then; run mailferry recover again", meta.Run, meta.Host, meta.Deadline.Local().Format(time.DateTime))
 	}
+	r.held = r.wasHeld(state, meta)
 	if err := r.isInTable(state, meta); err != nil {
 		return "", err
 	}
@@ -280,17 +283,22 @@ func (r *Run) recover(ctx context.Context, accounts []account.Account) {
 	}
 	recorded := map[string]journal.Staging{}
 	due := r.recorded(recorded)
-	for _, name := range due {
+	last := r.lastSteps()
+	for _, name := range slices.Concat(due, slices.Collect(maps.Keys(last))) {
 		if _, listed := byName[name]; !listed && r.Find != nil {
 			if a, ok := r.Find(name); ok {
 				byName[name] = a
 			}
 		}
 	}
+	var done []Recovered
 	for _, name := range slices.Sorted(maps.Keys(byName)) {
 		if a := byName[name]; a.Problem == nil && a.UID >= r.MinUID && ctx.Err() == nil {
-			r.recovered(r.Recover(a, recorded[name]))
+			done = append(done, r.Recover(a, recorded[name]))
 		}
+	}
+	for _, d := range done { // when nobody waits any more in a hold
+		r.recovered(r.told(ctx, byName[d.User], d, last[d.User]))
 	}
 	for _, name := range slices.Compact(slices.Sorted(slices.Values(due))) {
 		switch a, found := byName[name]; {

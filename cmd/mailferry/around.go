@@ -36,6 +36,11 @@ func newAround(c *config.Config, run string, note func(string)) *around {
 	}
 }
 
+// isNeeded reports whether the configuration asks for anything.
+func (a *around) isNeeded() bool {
+	return a.hooks != host.Hooks{} || a.dovecot.Path != "" || a.postfix.Path != ""
+}
+
 func (a *around) hook(ctx context.Context, moment host.Moment, u account.Account) error {
 	sem, err := semaphore.For(u.Semaphore)
 	if err != nil {

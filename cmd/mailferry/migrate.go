@@ -75,14 +75,28 @@ func cutoverCommand() *cobra.Command {
 const verbRecover convert.Verb = "recover"
 
 func recoverCommand() *cobra.Command {
-	cmd := runCommand(verbRecover, []string{"users", "min-uid", "spool", "folders", "maildir", "layout", "semaphore", "mirror", "gate", "locks"}, &cobra.Command{
+	cmd := runCommand(verbRecover, []string{"users", "min-uid", "spool", "folders", "maildir", "layout", "semaphore", "mirror", "gate", "locks", "doveadm", "postqueue"}, &cobra.Command{
 		Use:   "recover",
 		Short: "Finish or undo what a killed run has left",
 		Long: `recover looks at all users of whom a killed run has left something, and resolves
-it: a cutover that had not reached its flip is undone, one that had is finished.
-Every run does so first; recover does nothing else. Holds that an admin has
-set are left alone.
+it: a cutover or rollback that had not reached its flip is undone, one that had
+is finished, and so is a sweep of late mail. Every run does so first; recover
+does nothing else. Holds that an admin has set are left alone, and those of a run
+on another host until their deadline.
+
+When nobody is held any more, it does what is done behind each hold, as the
+configuration has it: doveadm, postqueue, and the hooks after-flip and
+after-abort. What fails there is told, and counts for nothing: when the machine
+starts, Dovecot and Postfix may not run yet.
+
+Who can't be resolved is named, with the reason and what to do about it, and the
+exit code is 3. Nothing of his is lost: if he is held, his mail waits; if he is
+not, it goes to where the semaphore says. Do that, and run recover again.
+mailferry status shows who is held; mailferry semaphore release, or set, ends a
+hold by hand.
 ` + exitHelp,
+		Example: `  mailferry recover
+  mailferry recover --json`,
 		Args: cobra.NoArgs,
 	})
 	return cmd
@@ -136,7 +150,9 @@ func migrate(cmd *cobra.Command, f *siteFlags, verb convert.Verb, args []string,
 	r, bandwidth := newRun(c, verb)
 	r.Inspector, r.Journal, r.Watch, r.Find = in, log, w, finder(cmd.Context(), c, users)
 	around := newAround(c, log.ID(), w.Note)
-	r.Around = around
+	if around.isNeeded() {
+		r.Around = around
+	}
 	options(r)
 	do, deaf := r.Do, func() {}
 	if verb == verbRecover {
