@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"path"
 	"path/filepath"
 	"slices"
 	"time"
 
 	"mailferry/internal/journal"
-	"mailferry/internal/safefs"
 	"mailferry/mbox"
 	"mailferry/semaphore"
 )
@@ -104,12 +104,45 @@ func (w *wayBack) rebuild(ctx context.Context) error {
 			return err
 		}
 	}
+	var err error
 	seen := time.Now().Add(-clockTick) // all that it holds has an older ctime, for a sight waits for that
 	if err := w.stillFolders(ctx); err != nil {
 		return err
 	}
 	w.way.Seen = seen.UTC()
-	return nil
+	w.way.Begun, err = w.begun(seen)
+	return err
+}
+
+// begunSince is longer than an agent takes to write a message.
+const begunSince = 24 * time.Hour
+
+// begun lists what lies in tmp: if it comes to new, it came behind the last look, for
+// another one is taken before the flip. What has a second name may be in new already.
+func (w *wayBack) begun(seen time.Time) (list []journal.Undelivered, err error) {
+	for _, rel := range w.rels {
+		dir, err := subDir(w.root, path.Join(rel, "tmp"))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		err = dir.Names(func(name string) error {
+			info, err := dir.Lstat(name)
+			if err != nil || !info.Mode().IsRegular() || fit(info, name, w.account.UID) != nil {
+				return nil
+			}
+			if born := bornAt(dir.Fd(), name); born > seen.Add(-begunSince).UnixNano() {
+				list = append(list, journal.Undelivered{Ino: idOf(info).ino, Born: born})
+			}
+			return nil
+		})
+		if err = errors.Join(err, dir.Close()); err != nil {
+			return nil, err
+		}
+	}
+	return list, nil
 }
 
 // lockParked locks the parked mboxes, and looks whether anything was written to
@@ -192,10 +225,17 @@ func (b *backBox) clear(ctx context.Context) error {
 
 // publish gives the mboxes their names, if all is still as it was read.
 func (w *wayBack) publish(ctx context.Context) error {
-	if err := w.asUser(func() error { return w.stillSame(ctx) }); err != nil {
+	err := w.asUser(func() error {
+		err := w.stillSame(ctx)
+		if err == nil {
+			w.dropIndexes() // as late as can be: an agent may make them anew
+		}
+		return err
+	})
+	if err != nil {
 		return err
 	}
-	err := w.eachBox(func(b *backBox) error {
+	err = w.eachBox(func(b *backBox) error {
 		b.named = true // from here on it may be
 		return inGroup(b.dir, func() error { return b.dir.Rename(b.temp, b.file(), false) })
 	})
@@ -356,36 +396,4 @@ func (w *wayBack) lastLook() error {
 		}
 	}
 	return nil
-}
-
-// discardBack throws away what was made, and the record of it. It is not called
-// behind the flip, or for who is stuck.
-func (w *wayBack) discardBack() error {
-	err := w.discardFiles(w.way)
-	if err != nil || w.way.User == "" {
-		return err
-	}
-	return journal.RemoveRollback(w.State, w.account.Name)
-}
-
-// closeBack closes what is open.
-func (w *wayBack) closeBack() (err error) {
-	for _, b := range w.boxes {
-		if b.out != nil {
-			err = errors.Join(err, b.out.Close())
-		}
-		if b.dir != nil {
-			err = errors.Join(err, b.dir.Close())
-		}
-		if b.lines != nil {
-			err = errors.Join(err, b.lines.Close())
-		}
-	}
-	for _, d := range []*safefs.Dir{w.root, w.parent} {
-		if d != nil {
-			err = errors.Join(err, d.Close())
-		}
-	}
-	w.root, w.parent = nil, nil
-	return errors.Join(err, w.tidy())
 }

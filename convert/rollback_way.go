@@ -336,3 +336,35 @@ func (w *wayBack) metaBack(ahead uint64, deadline time.Time) semaphore.Meta {
 	m.From = semaphore.Maildir
 	return m
 }
+
+// discardBack throws away what was made, and the record of it. It is not called
+// behind the flip, or for who is stuck.
+func (w *wayBack) discardBack() error {
+	err := w.discardFiles(w.way)
+	if err != nil || w.way.User == "" {
+		return err
+	}
+	return journal.RemoveRollback(w.State, w.account.Name)
+}
+
+// closeBack closes what is open.
+func (w *wayBack) closeBack() (err error) {
+	for _, b := range w.boxes {
+		if b.out != nil {
+			err = errors.Join(err, b.out.Close())
+		}
+		if b.dir != nil {
+			err = errors.Join(err, b.dir.Close())
+		}
+		if b.lines != nil {
+			err = errors.Join(err, b.lines.Close())
+		}
+	}
+	for _, d := range []*safefs.Dir{w.root, w.parent} {
+		if d != nil {
+			err = errors.Join(err, d.Close())
+		}
+	}
+	w.root, w.parent = nil, nil
+	return errors.Join(err, w.tidy())
+}

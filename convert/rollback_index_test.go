@@ -1,0 +1,216 @@
+package convert
+
+import (
+	"errors"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"mailferry/internal/dovecottest"
+	"mailferry/internal/journal"
+)
+
+// Something of Dovecot's that had looked up the old place writes into its index that all
+// messages are gone.
+func TestUIDsStayWhereDovecotLookedAtTheOldPlace(t *testing.T) {
+	const late = "Return-Path: <sender@example.org>\r\nSubject: late\r\n\r\nbody\r\n"
+	in := func(s *stand, commands ...string) {
+		d := dovecottest.Start(s.T, mboxesOf(s.a))
+		defer d.Close()
+		for _, c := range commands {
+			d.Try("%s", c)
+		}
+	}
+	deliver := func(s *stand, box string) {
+		d := dovecottest.Start(s.T, mboxesOf(s.a))
+		defer d.Close()
+		d.Command("APPEND %s {%d+}\r\n%s", box, len(late), late)
+	}
+	for name, look := range map[string]func(*stand){
+		"nothing looks":           func(*stand) {},
+		"a session looks":         func(s *stand) { in(s, "SELECT INBOX") },
+		"mail is delivered there": func(s *stand) { deliver(s, "INBOX") },
+		"mail is delivered to folders": func(s *stand) {
+			in(s, "CREATE Sent", "CREATE lists/golang-nuts")
+			deliver(s, "Sent")
+			deliver(s, "lists/golang-nuts")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p, a := servedPlace(t, 500)
+			s := &stand{t, p, a}
+			dump(t, mboxesOf(a)) // makes the indexes
+			s.migrated()
+			look(s)
+			if _, err := p.site.Sweep(t.Context(), a, SweepOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			want := dump(t, maildirOf(a))
+			_, w := doRun(t, p, Rollback, a)
+			wentBack(t, p, w, a)
+			sameBack(t, dump(t, mboxesOf(a)), want)
+		})
+	}
+}
+
+// indexed is a user who was migrated, with an index that is made by hand.
+type indexed struct {
+	*stand
+	rollback func() *told
+	dir      string // of the index of INBOX
+}
+
+func indexedUser(t *testing.T) *indexed {
+	t.Helper()
+	s, rollback := backUser(t)
+	x := &indexed{s, rollback, filepath.Join(s.a.Folders[0], ".imap", "INBOX")}
+	for _, name := range indexFiles {
+		x.put(filepath.Join(x.dir, name), name)
+	}
+	return x
+}
+
+// flippedNow says that the user was flipped behind all that was done.
+func (x *indexed) flippedNow() {
+	x.Helper()
+	soak, err := journal.ReadSoak(x.site.State, x.a.Name)
+	x.check(err)
+	time.Sleep(2 * clockTick)
+	soak.Flipped = time.Now().UTC()
+	x.check(journal.WriteSoak(x.site.State, soak))
+}
+
+// files returns what lies in a directory.
+func (x *indexed) files(dir string) map[string]string {
+	x.Helper()
+	all := map[string]string{}
+	list, err := os.ReadDir(dir)
+	if !errors.Is(err, fs.ErrNotExist) {
+		x.check(err)
+	}
+	for _, e := range list {
+		content, err := os.ReadFile(filepath.Join(dir, e.Name()))
+		all[e.Name()] = string(content)
+		if err != nil {
+			all[e.Name()] = err.Error()
+		}
+	}
+	return all
+}
+
+func TestAnIndexOfTheOldPlaceGoesIfItWasChangedSinceTheFlip(t *testing.T) {
+	for name, test := range map[string]struct {
+		change func(*indexed)
+		goes   bool
+	}{
+		"not touched: stays": {func(*indexed) {}, false},
+		"its log is longer: goes": {func(x *indexed) {
+			x.put(filepath.Join(x.dir, "dovecot.index.log"), "longer")
+		}, true},
+		"made with an old mtime: goes": {func(x *indexed) {
+			x.check(os.Chtimes(filepath.Join(x.dir, "dovecot.index"), time.Time{}, time.Unix(1e9, 0)))
+		}, true},
+		"half of it gone by a kill: goes": {func(x *indexed) {
+			x.put(filepath.Join(x.dir, "dovecot.index.log"), "longer")
+			x.remove(filepath.Join(x.dir, "dovecot.index"))
+		}, true},
+		"nobody knows when he was flipped: goes": {func(x *indexed) {
+			x.check(journal.RemoveSoak(x.site.State, x.a.Name))
+		}, true},
+		"only a file that is none of it is new: stays": {func(x *indexed) {
+			x.put(filepath.Join(x.dir, "dovecot.index.pvt"), "flags")
+		}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			x := indexedUser(t)
+			x.put(filepath.Join(x.dir, "dovecot.index.mine"), "no index")
+			x.flippedNow()
+			test.change(x)
+			want := x.files(x.dir)
+			if test.goes {
+				for _, name := range indexFiles {
+					delete(want, name)
+				}
+			}
+			w := x.rollback()
+			wentBack(t, x.place, w, x.a)
+			if got := x.files(x.dir); !maps.Equal(got, want) {
+				t.Errorf("got %q, want %q", got, want)
+			}
+			if text := w.users[x.a.Name].Text; strings.Contains(text, "index") {
+				t.Error(text)
+			}
+		})
+	}
+}
+
+// The index of an mbox of no bytes is the only place of its UIDVALIDITY.
+func TestTheIndexOfAnEmptyMboxStays(t *testing.T) {
+	p, a := servedPlace(t, 500)
+	s := &stand{t, p, a}
+	empty := filepath.Join(a.Folders[0], "empty")
+	s.put(empty, "")
+	before := dump(t, mboxesOf(a)).imap.Mailbox("empty").UIDValidity
+	s.migrated()
+	s.put(filepath.Join(a.Folders[0], ".imap", "empty", "dovecot.index.backup"), "")
+	_, w := doRun(t, p, Rollback, a)
+	wentBack(t, p, w, a)
+	if info, err := os.Stat(empty); err != nil || info.Size() != 0 {
+		t.Fatal(info, err)
+	}
+	if after := dump(t, mboxesOf(a)).imap.Mailbox("empty").UIDValidity; after != before {
+		t.Errorf("UIDVALIDITY %d, want %d", after, before)
+	}
+}
+
+// What is not Dovecot's work for this user stays, and he is told.
+func TestAnOddIndexIsLeftAndTold(t *testing.T) {
+	for name, make := range map[string]func(x *indexed, bait string){
+		".imap is a symlink": func(x *indexed, bait string) {
+			x.check(os.Rename(filepath.Dir(x.dir), bait))
+			x.check(os.Symlink(bait, filepath.Dir(x.dir)))
+		},
+		"the directory of an mbox is a symlink": func(x *indexed, bait string) {
+			x.check(errors.Join(os.Mkdir(bait, 0o755), os.Rename(x.dir, filepath.Join(bait, "INBOX"))))
+			x.check(os.Symlink(filepath.Join(bait, "INBOX"), x.dir))
+		},
+		"a file is a symlink": func(x *indexed, bait string) {
+			x.check(errors.Join(os.Mkdir(bait, 0o755), os.Mkdir(filepath.Join(bait, "INBOX"), 0o755)))
+			log := filepath.Join(x.dir, "dovecot.index.log")
+			x.check(os.Rename(log, filepath.Join(bait, "INBOX", "log")))
+			x.check(os.Symlink(filepath.Join(bait, "INBOX", "log"), log))
+		},
+		"a file is a directory": func(x *indexed, _ string) {
+			x.remove(filepath.Join(x.dir, "dovecot.index"))
+			x.check(os.Mkdir(filepath.Join(x.dir, "dovecot.index"), 0o755))
+		},
+		"a file is another's": func(x *indexed, _ string) {
+			x.check(os.Chown(filepath.Join(x.dir, "dovecot.index"), nobody+1, nobody))
+		},
+		"the user may not write there": func(x *indexed, _ string) {
+			x.check(os.Chown(x.dir, 0, 0))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			x := indexedUser(t)
+			bait := filepath.Join(x.Dir, "bait")
+			make(x, bait)
+			inside, outside := x.files(x.dir), x.files(filepath.Join(bait, "INBOX"))
+			w := x.rollback()
+			wentBack(t, x.place, w, x.a)
+			if got := x.files(x.dir); !maps.Equal(got, inside) {
+				t.Errorf("in the place of the index: got %q, want %q", got, inside)
+			}
+			if got := x.files(filepath.Join(bait, "INBOX")); !maps.Equal(got, outside) {
+				t.Errorf("outside: got %q, want %q", got, outside)
+			}
+			if text := w.users[x.a.Name].Text; !strings.Contains(text, "Dovecot's index of INBOX stays") {
+				t.Error(text)
+			}
+		})
+	}
+}
