@@ -62,7 +62,7 @@ func TestCodesAreThoseOfTheList(t *testing.T) {
 			continue
 		case "no-maildir", "stray", "folder-collides", "maildir-odd": // why a rollback leaves a user alone: see TestWhoCanNotGoBackIsNamedAndLeftAlone
 			continue
-		case "stray-irregular", "stray-format": // why a sweep leaves late mail where it is: see TestLateMailWaitsForAnMboxThatIsOne
+		case "stray-irregular", "stray-format", "aside-mail": // why a sweep leaves late mail where it is: see TestLateMailWaitsForAnMboxThatIsOne, TestMailThatIsInTheMboxIsNotSweptIntoItAgain
 			continue
 		}
 		if _, known := codes[name]; !known {
