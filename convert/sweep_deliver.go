@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -76,11 +77,22 @@ func (t *taking) rename(name string, folder *liveDir) error {
 		if err == unix.EINTR {
 			continue
 		}
+		if err == unix.EEXIST && t.isDelivered(name, to) {
+			err = t.staging.Unlink(name)
+		}
 		if err != nil {
 			return &fs.PathError{Op: "deliver to", Path: filepath.Join(to.Path(), name), Err: err}
 		}
 		return nil
 	}
+}
+
+// isDelivered reports whether a message has both names: after a loss of power btrfs
+// gives back the directory that was synced, and the other as it was.
+func (t *taking) isDelivered(name string, to *safefs.Dir) bool {
+	there, err := to.LstatRegular(name)
+	here, herr := t.staging.LstatRegular(name)
+	return err == nil && herr == nil && os.SameFile(there, here)
 }
 
 // openStaging opens the staging directory of a killed sweep, with what is still
