@@ -192,7 +192,7 @@ const lateFor = 20 * time.Minute
 // was given up: it was made and written behind that moment, is whole, as servers and
 // agents leave it, and the user's alone. A copy, known by its times or its name, or one
 // in a directory that somebody put in the place of what was set aside, may be old mail.
-// Whether the mbox has it already is looked at later: see isThere.
+// Whether the mbox has it already is looked at later: see isNew.
 func (w *sweep) lateMail(root, dir *safefs.Dir, name string, info fs.FileInfo, a journal.Aside) (lateMail, bool) {
 	born := bornAt(dir.Fd(), name)
 	parsed, err := maildir.ParseName(name)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"mailferry/internal/journal"
+	"mailferry/internal/safefs"
 )
 
 // holding are the messages of the Maildir that hold a text, by path in it.
@@ -311,4 +312,42 @@ func TestMailAfterTheEndOfTheSoak(t *testing.T) {
 		t.Errorf("%v, %v; %+v", due, err, r)
 	}
 	s.mustHaveAll(t)
+}
+
+// After a loss of power a message may have its name in staging and the one in the
+// Maildir. Another file of that name is none of ours.
+func TestAMessageWithBothNamesIsDelivered(t *testing.T) {
+	for _, same := range []bool{true, false} {
+		root := t.TempDir()
+		open := func(name string) *safefs.Dir {
+			path := filepath.Join(root, name)
+			if err := os.Mkdir(path, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			dir, err := safefs.OpenDir(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { dir.Close() })
+			return dir
+		}
+		w := &taking{staging: open("staging")}
+		to := &liveDir{new: open("new"), cur: open("cur")}
+		here, there := filepath.Join(root, "staging", "1.a.b"), filepath.Join(root, "new", "1.a.b")
+		err := os.WriteFile(here, []byte("ours"), 0o600)
+		if same {
+			err = errors.Join(err, os.Link(here, there))
+		} else {
+			err = errors.Join(err, os.WriteFile(there, []byte("another's"), 0o600))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := w.rename("1.a.b", to); (err == nil) != same {
+			t.Errorf("one file %t: %v", same, err)
+		}
+		if exists(t, here) == same || !exists(t, there) {
+			t.Errorf("one file %t: in staging %t, delivered %t", same, exists(t, here), exists(t, there))
+		}
+	}
 }
