@@ -6,8 +6,10 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -94,6 +96,12 @@ func (a *settlement) inMboxes() {
 		}
 		was := a.original(m.Path)
 		for _, want := range a.want[m.Path] {
+			if want.FromLine == lateFrom {
+				if !hasLate(content, want) {
+					a.tell("%s is not in %s, or not as it was sent", want.ID, m.Path)
+				}
+				continue
+			}
 			id := []byte("Id: " + want.ID + "\n")
 			body := append(id, "From here on"...)
 			if want.ID != lateID {
@@ -129,4 +137,88 @@ func (a *settlement) parkedAs(path string) []string {
 	}
 	cleared, _ := filepath.Glob(filepath.Join(a.u.Home, ".mail.mailferry-*", rel+".mailferry-*")) // by a rollback
 	return append(list, cleared...)
+}
+
+// hasLate says whether the body of a late message is in an mbox.
+func hasLate(content []byte, want mailgen.Message) bool {
+	at := bytes.Index(content, []byte("\nId: "+want.ID+"\n"))
+	end := at + int(want.Dovecot.Size) - len(lateHeader)
+	return at >= 0 && end <= len(content) && sha256.Sum256(append([]byte(lateHeader), content[at:end]...)) == want.Dovecot.SHA256
+}
+
+// lateToMaildir delivers to the Maildir of alice, who has been brought back: to what
+// was set aside of it.
+func lateToMaildir(t *testing.T, s *sweepSite) {
+	t.Helper()
+	alice := &s.Users[0]
+	root := s.setAside(t, *alice)
+	a := &settlement{sweepSite: s, u: *alice}
+	for _, m := range alice.Mailboxes {
+		dir := a.folderOf(root, m)
+		if !exists(dir) {
+			t.Fatalf("%s has no Maildir", m.Path)
+		}
+		s.lateLetter(t, alice, m.Path, dir, "new", "", 300)
+		s.lateLetter(t, alice, m.Path, dir, "cur", ":2,S", 9000)
+	}
+}
+
+// setAside is where the Maildir of a user is who was brought back.
+func (s *sweepSite) setAside(t *testing.T, u mailgen.SiteUser) string {
+	t.Helper()
+	list, err := filepath.Glob(filepath.Join(u.Home, "Maildir.mailferry-*"))
+	if err != nil || len(list) != 1 {
+		t.Fatalf("%s has %q, %v", u.Name, list, err)
+	}
+	return list[0]
+}
+
+// lateLetter is delivered to a directory of a Maildir.
+func (s *sweepSite) lateLetter(t *testing.T, u *mailgen.SiteUser, mailbox, dir, sub, info string, size int) {
+	t.Helper()
+	name := fmt.Sprintf("1700000001.M1P%d.host", u.Messages)
+	text := s.late(u, mailbox, strings.TrimPrefix(info, ":2,"), size)
+	tmp := filepath.Join(dir, "tmp", name)
+	if err := errors.Join(os.WriteFile(tmp, []byte(text), 0o600), os.Chown(tmp, u.UID, u.GID), os.Rename(tmp, filepath.Join(dir, sub, name+info))); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// accountSweptBack demands that a sweep that was cut short can be begun again, and
+// that each message is in the mbox once then; at once, if the first had ended.
+// What it took the mail from is kept.
+func accountSweptBack(t *testing.T, s *sweepSite, when moment) (wrong []string) {
+	t.Helper()
+	if slices.Contains(s.marks, markEnded) {
+		wrong = accountBack(t, s, ended)
+	}
+	wrong = append(wrong, s.lettersKept(t)...)
+	wrong = append(wrong, s.runs(t, "sweep", exitDone)...)
+	wrong = append(wrong, s.lettersKept(t)...)
+	return append(wrong, accountBack(t, s, ended)...)
+}
+
+// lettersKept demands the file of each late message in what was set aside.
+func (s *sweepSite) lettersKept(t *testing.T) (wrong []string) {
+	t.Helper()
+	a := &settlement{sweepSite: s, u: s.Users[0]}
+	root := s.setAside(t, a.u)
+	for _, m := range a.u.Mailboxes {
+		files, err := messageFiles(a.folderOf(root, m))
+		if err != nil {
+			wrong = append(wrong, err.Error())
+		}
+		there := map[mailgen.Sum]bool{}
+		for _, list := range files {
+			for _, f := range list {
+				there[f.sum] = true
+			}
+		}
+		for _, want := range s.want[m.Path] {
+			if want.FromLine == lateFrom && !there[want.Dovecot] {
+				wrong = append(wrong, fmt.Sprintf("%s: %s is not kept", m.Name, want.ID))
+			}
+		}
+	}
+	return wrong
 }

@@ -66,23 +66,33 @@ func (s *sweepSite) lateTo(t *testing.T, u *mailgen.SiteUser, mailbox, path stri
 		t.Fatal(err)
 	}
 	for i, size := range sizes {
-		m := mailgen.Message{ID: fmt.Sprintf("gen-1a7e-%d", u.Messages), FromLine: "From late@example.org Mon Jan  2 03:04:05 2023"}
-		status := ""
+		status, flags := "", ""
 		if i%2 == 1 {
-			status, m.Flags = "Status: RO\n", "S"
+			status, flags = "Status: RO\n", "S"
 		}
-		body := fmt.Sprintf("\nId: %s\n%s\n", m.ID, strings.Repeat("late ", size/5))
-		text := "Subject: late\n" + body
-		m.Dovecot = mailgen.Sum{Size: int64(len(text)), SHA256: sha256.Sum256([]byte(text))}
-		if _, err := fmt.Fprintf(f, "%s\nSubject: late\n%s%s\n", m.FromLine, status, body); err != nil {
+		text := s.late(u, mailbox, flags, size)
+		if _, err := fmt.Fprintf(f, "%s\n%s%s%s\n", lateFrom, lateHeader, status, text[len(lateHeader):]); err != nil {
 			t.Fatal(err)
 		}
-		u.Messages++
-		s.want[mailbox] = append(s.want[mailbox][:len(s.want[mailbox]):len(s.want[mailbox])], m)
 	}
 	if err := errors.Join(f.Chown(u.UID, u.GID), f.Close()); err != nil {
 		t.Fatal(err)
 	}
+}
+
+const (
+	lateFrom   = "From late@example.org Mon Jan  2 03:04:05 2023"
+	lateHeader = "Subject: late\n"
+)
+
+// late makes a message that a mailbox of a user has to have.
+func (s *sweepSite) late(u *mailgen.SiteUser, mailbox, flags string, size int) (text string) {
+	m := mailgen.Message{ID: fmt.Sprintf("gen-1a7e-%d", u.Messages), FromLine: lateFrom, Flags: flags}
+	text = fmt.Sprintf("%s\nId: %s\n%s\n", lateHeader, m.ID, strings.Repeat("late ", size/5))
+	m.Dovecot = mailgen.Sum{Size: int64(len(text)), SHA256: sha256.Sum256([]byte(text))}
+	u.Messages++
+	s.want[mailbox] = append(s.want[mailbox][:len(s.want[mailbox]):len(s.want[mailbox])], m)
+	return text
 }
 
 // accountSwept demands that a sweep that was cut short can be begun again, and

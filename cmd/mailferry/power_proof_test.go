@@ -31,6 +31,7 @@ var forgottenSyncs = []struct {
 	{"rollback", "all", syncs, "was on mbox", nil},
 	{"rollback", "mboxes", func(c stepper.Call) bool { return syncs(c) && !strings.HasPrefix(c.Paths[0], "semaphores") }, " 0 times", []string{"xfs"}},
 	{"sweep", "all", syncs, " 0 times", nil},
+	{"sweep back", "all", syncs, "or not as it was sent", nil},
 	{"retire", "all", syncs, "ended", nil},
 	{"delivery", "all", syncs, "was delivered", nil},
 }

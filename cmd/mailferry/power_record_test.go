@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -23,7 +24,12 @@ type powerRecording struct {
 	tape  *powerloss.Tape
 	sites []*sweepSite     // before the use of the mail, and behind it
 	calls [][]stepper.Call // of each program
+	lost  time.Time        // when the last of it was written
 }
+
+// outage waits until the machine may be up again, so that what a program left there
+// is older than its start, even by clocks of whole seconds.
+func (r *powerRecording) outage() { time.Sleep(time.Until(r.lost.Add(2100 * time.Millisecond))) }
 
 // Marks beside what is promised: mail is delivered between the first two, and until
 // the second nobody has told its sender that it was; the third is behind a run.
@@ -93,7 +99,7 @@ func (p *power) record(t *testing.T, seed uint64, forgotten func(stepper.Call) b
 		p.disk.Mark(step.mark)
 	}
 	p.unmount(t)
-	r.tape = p.disk.Stop()
+	r.tape, r.lost = p.disk.Stop(), time.Now()
 	r.sites = append(r.sites, s.copied())
 	return r
 }

@@ -5,9 +5,9 @@ package main
 import (
 	"bytes"
 	"fmt"
-	"io/fs"
 	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -15,6 +15,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"mailferry/internal/powerloss"
 	"mailferry/semaphore"
@@ -46,6 +48,7 @@ var powerScenarios = []powerScenario{
 	{"migrate", nil, nil, verb("migrate"), "migrate", semaphore.Maildir, useMbox, accountForth},
 	{"cutover", []string{"precopy"}, nil, verb("cutover"), "migrate", semaphore.Maildir, useMbox, accountForth},
 	{"rollback", []string{"migrate"}, nil, verb("rollback"), "rollback", semaphore.Mbox, useMaildirOfBob, accountBack},
+	{"sweep back", []string{"migrate", "rollback"}, lateToMaildir, verb("sweep"), "sweep", semaphore.Mbox, nil, accountSweptBack},
 	{"sweep", []string{"migrate"}, lateEverywhere, verb("sweep"), "sweep", semaphore.Maildir, nil, accountSwept},
 	{"retire", []string{"migrate", "rollback", "migrate"}, lateEverywhere, verb("retire"), "retire", semaphore.Maildir, nil, accountRetired},
 	{"delivery", nil, moveAlice, deliveries, "migrate", semaphore.Mbox, nil, accountDelivered},
@@ -255,6 +258,7 @@ func (p *power) tell(t *testing.T) {
 // run, and accounts are settled; if asked to, the run is done over, to its end.
 func (p *power) state(t *testing.T, r *powerRecording, cut powerloss.Cut, over bool) (wrong []string) {
 	t.Helper()
+	r.outage()
 	if err := p.disk.Lose(r.tape, cut); err != nil {
 		t.Fatal(err)
 	}
@@ -280,6 +284,7 @@ func (p *power) state(t *testing.T, r *powerRecording, cut powerloss.Cut, over b
 // What was promised before is so on the tape.
 func (p *power) recovery(t *testing.T, r *powerRecording, cut powerloss.Cut) *powerRecording {
 	t.Helper()
+	r.outage()
 	if err := p.disk.Lose(r.tape, cut); err != nil {
 		t.Fatal(err)
 	}
@@ -293,7 +298,7 @@ func (p *power) recovery(t *testing.T, r *powerRecording, cut powerloss.Cut) *po
 	s.rebooted()
 	s.runs(t, "recover", exitDone) // whatever it ends with: that is looked at elsewhere
 	p.unmount(t)
-	return &powerRecording{seed: cut.Seed, tape: p.disk.Stop(), sites: r.sites}
+	return &powerRecording{seed: cut.Seed, tape: p.disk.Stop(), sites: r.sites, lost: time.Now()}
 }
 
 // abandoned is a staging that was not synced before power was lost: worth nothing,
@@ -314,12 +319,15 @@ func (s *server) argsOf(verb string) []string {
 	return s.args(verb)
 }
 
-// runs runs a verb, and tells if it did not end as it has to.
+// runs runs a verb, and tells if it did not end as it has to. To the program the
+// machine was started when the site was: it has a clock of its own for that.
 func (s *sweepSite) runs(t *testing.T, verb string, want int) (wrong []string) {
 	t.Helper()
-	var out, errs bytes.Buffer
-	if code := run(t.Context(), s.argsOf(verb), &out, &errs); code != want {
-		wrong = append(wrong, fmt.Sprintf("mailferry %s exited with %d: %s%s", verb, code, &out, &errs))
+	args := append([]string{"--time", "--boottime", fmt.Sprint(-s.booted), "mailferry"}, s.argsOf(verb)...)
+	cmd := exec.CommandContext(t.Context(), "unshare", args...)
+	out, err := cmd.CombinedOutput()
+	if code := cmd.ProcessState.ExitCode(); code != want {
+		wrong = append(wrong, fmt.Sprintf("mailferry %s exited with %d: %v: %s", verb, code, err, out))
 	}
 	return wrong
 }
@@ -328,23 +336,14 @@ func (s *sweepSite) runs(t *testing.T, verb string, want int) (wrong []string) {
 // machine it was written.
 const bootID = `"boot_id":"`
 
-// rebooted makes it known that the machine was started again. A lock file whose
-// content did not come through is older than the boot, and so stale; this
-// machine's boot is not.
+// rebooted makes it known that the machine was started again, now: by its clock, and
+// by the name of its life, which is written otherwise where it stands.
 func (s *sweepSite) rebooted() (wrong []string) {
-	err := filepath.WalkDir(s.Dir, func(path string, e fs.DirEntry, err error) error {
-		if err != nil || !e.Type().IsRegular() || !strings.HasSuffix(path, ".lock") {
-			return err
-		}
-		info, err := e.Info()
-		if err == nil && info.Size() == 0 && (strings.HasPrefix(path, s.Dir+"/home/") || strings.HasPrefix(path, s.Dir+"/spool/")) {
-			err = os.Remove(path)
-		}
-		return err
-	})
-	if err != nil {
-		wrong = append(wrong, err.Error())
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &now); err != nil {
+		return []string{err.Error()}
 	}
+	s.booted = now.Sec
 	records, _ := filepath.Glob(s.state("[srk]*", "*.json")) // a good pattern: staging, soak, sweep, rollback
 	for _, path := range records {
 		err := rewrite(path, func(b []byte) []byte {

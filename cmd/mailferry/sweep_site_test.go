@@ -37,6 +37,7 @@ type sweepSite struct {
 	used    bool     // useBob was called
 	marks   []string // what was promised before power was lost
 	deliver string   // program
+	booted  int64    // when the machine was, in seconds since this one was
 	killed  bool     // a run was
 	litter  []string // files that it left, by kind
 	kept    string   // what could not be removed, since that was the call that failed
