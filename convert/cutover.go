@@ -128,7 +128,7 @@ func (c *cutover) do(ctx context.Context) (*Cut, error) {
 
 var errQuarantine = errors.New("messages can't be in a Maildir")
 
-var errHoldLimit = errors.New("the hold limit was reached, and the cutover undone; it will be shorter when the mailbox is at rest")
+var errHoldLimit = errors.New("the hold limit was reached, and what was begun is undone; a hold is shorter when the mailbox is at rest")
 
 // Stuck says that a user could not be brought back to where he was: the
 // semaphore still says hold, so that his mail waits and nothing is lost.

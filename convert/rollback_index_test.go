@@ -2,14 +2,17 @@ package convert
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"mailferry/internal/account"
 	"mailferry/internal/dovecottest"
 	"mailferry/internal/journal"
 )
@@ -55,6 +58,56 @@ func TestUIDsStayWhereDovecotLookedAtTheOldPlace(t *testing.T) {
 			sameBack(t, dump(t, mboxesOf(a)), want)
 		})
 	}
+}
+
+// Where the indexes lie elsewhere, the hook of docs/migrating.md does the same.
+func TestTheHookForIndexesElsewhereKeepsUIDs(t *testing.T) {
+	for _, hook := range []bool{true, false} {
+		t.Run(fmt.Sprintf("hook: %t", hook), func(t *testing.T) {
+			p, a := servedPlace(t, 500)
+			s := &stand{t, p, a}
+			indexes := filepath.Join(s.Dir, "indexes")
+			s.check(errors.Join(os.MkdirAll(filepath.Join(indexes, a.Name), 0o755), os.Chown(filepath.Join(indexes, a.Name), a.UID, a.GID)))
+			at := dovecottest.Location{Mail: mboxesOf(a).Mail + ":INDEX=" + filepath.Join(indexes, a.Name)}
+			dump(t, at)
+			s.migrated()
+			d := dovecottest.Start(t, at)
+			d.Try("SELECT INBOX")
+			d.Close()
+			want := dump(t, maildirOf(a))
+			r, w := newTestRun(t, p, Rollback)
+			r.Around = &inHold{do: func() error {
+				if !hook {
+					return nil
+				}
+				cmd := exec.Command("sh", "-c", strings.ReplaceAll(documentedHook(t), "/var/indexes", indexes))
+				cmd.Env = append(os.Environ(), "MAILFERRY_USER="+a.Name, "MAILFERRY_RUN="+r.Journal.ID())
+				return cmd.Run()
+			}}
+			finish(t, r, []account.Account{a})
+			wentBack(t, p, w, a)
+			if hook {
+				sameBack(t, dump(t, at), want)
+			} else if len(dovecottest.Diff(dump(t, at).imap, want.imap, "keywords")) == 0 {
+				t.Error("UIDs stay without it: it is not needed")
+			}
+		})
+	}
+}
+
+// documentedHook is the only script of docs/migrating.md that has to do with indexes.
+func documentedHook(t *testing.T) string {
+	t.Helper()
+	text, err := os.ReadFile("../docs/migrating.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, script, begins := strings.Cut(string(text), "    #!/bin/sh\n    case $MAILFERRY_RUN in")
+	script, _, ends := strings.Cut(script, "\n\n")
+	if !begins || !ends || !strings.Contains(script, "/var/indexes") {
+		t.Fatalf("no such hook: %q", script)
+	}
+	return "case $MAILFERRY_RUN in" + script
 }
 
 // indexed is a user who was migrated, with an index that is made by hand.
