@@ -257,6 +257,9 @@ func (c *ways) tell(m *member, w *wayBack, back *Returned) {
 		texts = append(texts, "left for the next run: "+err.Error())
 		c.Watch.Note(m.Name + ": went back, and left for the next run: " + err.Error())
 	}
+	if back.Told != nil {
+		c.Watch.Note(fmt.Sprintf("%s: went back; but what was to be done then was not: %v", m.Name, back.Told))
+	}
 	for _, doubt := range w.doubts {
 		c.Watch.Note(m.Name + ": " + doubt)
 	}

@@ -19,6 +19,7 @@ type Returned struct {
 	Hold     time.Duration
 	Aside    string  // path of the Maildir now; "" if it could not be set aside
 	Warnings []error // what was left undone behind the flip, for the next run
+	Told     error   // by who was told of the flip; the user is back all the same
 }
 
 // cut carries the hold out. An error means that the user is on his Maildir, as
@@ -65,9 +66,12 @@ func (w *wayBack) cut(ctx context.Context) (*Returned, error) {
 	}
 	w.flipped = time.Now()
 	back := &Returned{Hold: w.flipped.Sub(start)}
-	back.Warnings = w.afterBack(ctx, back)
+	back.Warnings = w.afterBack(back)
 	if flip != nil {
 		back.Warnings = append(back.Warnings, flip)
+	}
+	if w.around != nil {
+		back.Told = w.around.AfterFlip(context.WithoutCancel(ctx), w.account, semaphore.Mbox)
 	}
 	return back, nil
 }
@@ -321,7 +325,7 @@ func (w *wayBack) releaseAll() (err error) {
 }
 
 // afterBack is what remains behind the flip.
-func (w *wayBack) afterBack(ctx context.Context, back *Returned) (warnings []error) {
+func (w *wayBack) afterBack(back *Returned) (warnings []error) {
 	var settled error
 	for _, step := range []func() error{
 		func() error { return w.mirror(semaphore.Mbox) },
@@ -340,12 +344,6 @@ func (w *wayBack) afterBack(ctx context.Context, back *Returned) (warnings []err
 			}
 			return journal.RemoveRollback(w.State, w.account.Name)
 		},
-		func() error {
-			if w.around == nil {
-				return nil
-			}
-			return w.around.AfterFlip(context.WithoutCancel(ctx), w.account, semaphore.Mbox)
-		},
 	} {
 		if err := step(); err != nil {
 			warnings = append(warnings, err)
@@ -357,7 +355,9 @@ func (w *wayBack) afterBack(ctx context.Context, back *Returned) (warnings []err
 // settleBack sets the Maildir aside, and says so in the soak record.
 func (w *wayBack) settleBack(back *Returned) error {
 	err := w.asUser(func() error {
-		return errors.Join(finishLists(w.way, w.account.UID), w.lastLook(), setAside(w.parent, w.way))
+		err := finishLists(w.way, w.account.UID)
+		w.lastLook()
+		return errors.Join(err, setAside(w.parent, w.way))
 	})
 	if err == nil {
 		back.Aside = w.way.Aside
@@ -383,17 +383,16 @@ func (w *wayBack) clear(back *Returned) error {
 
 // lastLook tells of changes of the Maildir that came too late to be carried over:
 // a session that outlived the drain can make them.
-func (w *wayBack) lastLook() error {
+func (w *wayBack) lastLook() {
 	for _, b := range w.boxes {
 		d, err := openLive(w.root, b.rel)
 		if err != nil {
-			return nil // it is set aside whatever it is
+			continue // it is set aside whatever it is
 		}
-		now, err := d.look(context.Background())
+		now, err := d.look(context.Background()) // an interrupt ends nothing behind the flip
 		d.close()
 		if err == nil && now != b.seen {
 			w.doubt("the folder %s of the Maildir was changed while it was given up: look at %s", b.report.Name, filepath.Join(w.way.Aside, b.rel))
 		}
 	}
-	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -13,19 +14,21 @@ import (
 	"mailferry/internal/account"
 	"mailferry/internal/journal"
 	"mailferry/internal/mailgen"
+	"mailferry/internal/safefs"
 	"mailferry/semaphore"
 )
 
 // inHold is a Host that does something in the hold, and counts what it is told.
 type inHold struct {
 	do      func() error
+	flip    error // that it ends in when it is told of a flip
 	aborted int
 }
 
 func (h *inHold) BeforeHold(context.Context, account.Account) error { return nil }
 func (h *inHold) Drain(context.Context, account.Account) error      { return h.do() }
 func (h *inHold) AfterFlip(context.Context, account.Account, semaphore.State) error {
-	return nil
+	return h.flip
 }
 func (h *inHold) AfterAbort(context.Context, account.Account, semaphore.State) error {
 	h.aborted++
@@ -66,6 +69,43 @@ func TestMailThatComesToTheMaildirBehindTheFlipIsKept(t *testing.T) {
 	w.mustBe(t, s.a.Name, journal.Done, "")
 	if n := strings.Count(readMaildir(t, s.a.Maildir), "Subject: behind the flip\n"); n != 1 || exists(t, aside) {
 		t.Errorf("it is in the Maildir %d times; what was set aside is there: %t", n, exists(t, aside))
+	}
+}
+
+// Who is back is back, and watched, whatever a host makes of that.
+func TestAHookThatFailsBehindTheFlipLeavesNothingForTheNextRun(t *testing.T) {
+	s, _ := backUser(t)
+	r, w := newTestRun(t, s.place, Rollback)
+	h := &around{inHold: inHold{do: func() error { return nil }, flip: errors.New("queue is closed")}, after: func() {
+		list, _ := filepath.Glob(s.a.Maildir + ".mailferry-*")
+		s.put(filepath.Join(list[0], "new", "1.a.b"), lateText)
+	}}
+	r.Around, r.Grace = h, time.Second
+	finish(t, r, []account.Account{s.a})
+	w.mustBe(t, s.a.Name, journal.Done, "")
+	want := s.a.Name + ": went back; but what was to be done then was not: queue is closed"
+	if text := w.users[s.a.Name].Text; strings.Contains(text, "next run") || !slices.Contains(w.notes, want) {
+		t.Errorf("told %q, %q", text, w.notes)
+	}
+	content, err := os.ReadFile(s.a.Spool)
+	s.check(err)
+	if n := strings.Count(string(content), "Subject: late"); n != 1 {
+		t.Errorf("late mail is in the mbox %d times", n)
+	}
+}
+
+// A folder that can't be looked at hides no change of another.
+func TestTheLastLookIsAtEachFolder(t *testing.T) {
+	s, _ := backUser(t)
+	root, err := safefs.OpenFor(s.a.Maildir, s.a.UID)
+	s.check(err)
+	defer root.Close()
+	w := &wayBack{cutover: &cutover{stage: &stage{Site: s.site, account: s.a}}, root: root}
+	for _, rel := range []string{".Gone", "."} {
+		w.boxes = append(w.boxes, &backBox{wayBack: w, rel: rel, report: MailboxRound{Name: rel}})
+	}
+	if w.lastLook(); len(w.doubts) != 1 || !strings.Contains(w.doubts[0], "the folder . of the Maildir was changed") {
+		t.Errorf("%q", w.doubts)
 	}
 }
 

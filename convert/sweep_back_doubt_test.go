@@ -32,7 +32,7 @@ func (h *around) AfterFlip(context.Context, account.Account, semaphore.State) er
 	if h.after != nil {
 		h.after()
 	}
-	return nil
+	return h.flip
 }
 
 // What a user copies or puts back out of a backup is in his mbox already.
