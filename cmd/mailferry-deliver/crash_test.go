@@ -128,6 +128,30 @@ func TestASetgidProgramHasTheSpoolAndNothingElse(t *testing.T) {
 	}
 }
 
+// A user who may choose what the name service answers would make mboxes in the
+// names of others.
+func TestASetgidProgramAsksNoGetentOfItsCaller(t *testing.T) {
+	s := newScene(t)
+	program, err := os.Executable()
+	s.must(err)
+	content, err := os.ReadFile(program)
+	s.must(err)
+	path := s.path("mailferry-deliver")
+	s.must(os.WriteFile(path, content, 0o755))
+	s.must(errors.Join(os.Chown(path, 0, mailGID), os.Chmod(path, 0o755|os.ModeSetgid)))
+	s.put(s.path("mailferry.toml"), strings.Replace(s.config(), "file:"+s.path("users"), "passwd", 1))
+	s.must(os.Mkdir(s.path("bin"), 0o755))
+	s.must(os.WriteFile(s.path("bin/getent"), fmt.Appendf(nil, "#!/bin/sh\necho carol:x:%d:%d::%s:\n", uid, uid, s.home("")), 0o755))
+	s.put(s.path("semaphores/carol"), "MAILSTATE=mbox\n")
+	cmd := exec.Command("/bin/sh", "-c", `mount -t tmpfs none /etc && mkdir /etc/mailferry && cp "$0" /etc/mailferry/ &&
+		echo root:x:0:0::/root: >/etc/passwd && echo passwd: files >/etc/nsswitch.conf &&
+		PATH="$3:$PATH" exec setpriv --reuid=$1 --regid=$1 --clear-groups "$2" -d carol`, s.path("mailferry.toml"), fmt.Sprint(uid), path, s.path("bin"))
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS, Unshareflags: syscall.CLONE_NEWNS}
+	cmd.Stdin = strings.NewReader(hello)
+	s.wantsRun(67, cmd)
+	s.clean()
+}
+
 func TestASetgidProgramDelivers(t *testing.T) {
 	s := newScene(t)
 	program, err := os.Executable()

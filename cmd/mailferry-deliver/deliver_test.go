@@ -101,28 +101,6 @@ func TestAHoldIsNotWaitedForInTheGate(t *testing.T) {
 	s.same("mbox", s.inMbox(s.inbox()), hello)
 }
 
-func TestAnAppendDoesNotTouchWhatIsThere(t *testing.T) {
-	for name, tt := range map[string]struct{ before, between string }{
-		"nothing":             {"", ""},
-		"a message":           {"From a@b  Sat Nov 21 18:00:00 2026\nSubject: 1\n\none\n\n", ""},
-		"without an empty":    {"From a@b  Sat Nov 21 18:00:00 2026\nSubject: 1\n\none\n", ""},
-		"without a line end":  {"From a@b  Sat Nov 21 18:00:00 2026\nSubject: 1\n\none", "\n"},
-		"no mailbox, but his": {"notes", "\n"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			s := newScene(t)
-			s.own(s.inbox(), tt.before)
-			s.wants(0, hello)
-			content, err := os.ReadFile(s.inbox())
-			s.must(err)
-			rest, ok := strings.CutPrefix(string(content), tt.before+tt.between+"From bob@example.org  ")
-			if !ok || !strings.HasSuffix(rest, "\n"+stored+"\n") {
-				t.Errorf("%q", content)
-			}
-		})
-	}
-}
-
 func TestExtensionsLeadToFoldersOnlyIfAsked(t *testing.T) {
 	s := newScene(t)
 	const box = "From a@b  Sat Nov 21 18:00:00 2026\nSubject: 1\n\none\n\n"

@@ -3,6 +3,9 @@
 //
 // It exits with 0 when the message is on the disk, with 67 when the user is
 // proved absent, and with 75 in every other case: then the MTA keeps the message.
+// Only where limits of memory or processes keep the Go runtime from starting, it
+// exits with 2 before any of this is run, and MTAs bounce: see
+// docs/routing/postfix.md.
 package main
 
 import (
@@ -32,7 +35,7 @@ func settle() {
 	// Nothing here works beside something else, and each processor brings threads.
 	runtime.GOMAXPROCS(1)
 	// A crash of the runtime itself ends by a signal, after which Postfix defers;
-	// by itself it would exit with 2, and the message bounce.
+	// by itself it would exit with 2, and the message bounce. One before main does.
 	debug.SetTraceback("crash")
 	// Nobody may listen to what we say, and Postfix limits the size of files
 	// (mailbox_size_limit): both shall be errors and not deaths.

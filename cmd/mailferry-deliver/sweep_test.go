@@ -24,6 +24,7 @@ const oneBefore = "From a@b  Sat Nov 21 18:00:00 2026\nSubject: 1\n\none\n\n"
 type situation struct {
 	name, state string
 	before      string // the mbox; "" for none
+	between     string // what the delivery puts behind it first
 	message     string
 	dead        bool // the disk obeys no more: what was begun may stay, but is not told as delivered
 }
@@ -31,6 +32,7 @@ type situation struct {
 var situations = []situation{
 	{name: "appending", state: "mbox", before: oneBefore, message: hello},
 	{name: "to a new mbox", state: "mbox", message: hello},
+	{name: "appending behind a part of a message", state: "mbox", before: unended, between: "\n\n", message: hello},
 	{name: "appending a big one", state: "mbox", before: oneBefore, message: big(2)},
 	{name: "appending a big one with lines to quote", state: "mbox", before: oneBefore, message: big(2) + "From me\n"},
 	{name: "to the Maildir", state: "maildir", before: oneBefore, message: hello},
@@ -119,9 +121,36 @@ func (s situation) judge(sc *scene, r *stepper.Result, log string) (wrong []stri
 }
 
 func (s situation) isWhole(text string) bool {
+	text, begins := strings.CutPrefix(text, s.between)
 	head, body, ok := strings.Cut(text, "\n")
 	message := strings.ReplaceAll(s.message, "\nFrom ", "\n>From ")
-	return ok && strings.HasPrefix(head, "From bob@example.org  ") && body == "Return-Path: <bob@example.org>\n"+message+"\n"
+	return begins && ok && strings.HasPrefix(head, "From bob@example.org  ") && body == "Return-Path: <bob@example.org>\n"+message+"\n"
+}
+
+// An empty mbox may be what another delivery has made, which failed before its
+// name was on the disk.
+func TestTheNameOfAnMboxIsOnTheDiskToo(t *testing.T) {
+	for name, tt := range map[string]struct {
+		before func(sc *scene)
+		synced bool
+	}{
+		"no mbox":       {func(*scene) {}, true},
+		"an empty mbox": {func(sc *scene) { sc.own(sc.inbox(), "") }, true},
+		"an mbox":       {func(sc *scene) { sc.own(sc.inbox(), oneBefore) }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			sc := newScene(t)
+			tt.before(sc)
+			r, err := stepper.Run(t.Context(), sc.command(hello), stepper.Options{Below: sc.dir})
+			sc.must(err)
+			synced := slices.ContainsFunc(r.Calls, func(c stepper.Call) bool {
+				return c.Name == "fsync" && slices.Equal(c.Paths, []string{"spool"})
+			})
+			if synced != tt.synced || r.Exit.ExitStatus() != 0 {
+				t.Errorf("exit code %d, %v", r.Exit.ExitStatus(), r.Calls)
+			}
+		})
+	}
 }
 
 func TestADeliveryKilledAtAnyCall(t *testing.T) {

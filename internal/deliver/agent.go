@@ -60,7 +60,7 @@ var (
 )
 
 // The exit codes of a delivery agent (sysexits.h). Every other one makes some
-// MTA bounce.
+// MTA bounce: such as the 2 of a Go runtime that can't start.
 const (
 	ExitDelivered = 0
 	ExitNoUser    = 67

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"mailferry/internal/message"
 	"mailferry/internal/safefs"
@@ -18,14 +19,14 @@ type collector struct {
 	envelope Envelope
 
 	from   bool // a From_ line came
-	inFrom bool // its end did not
 	begun  bool // the message itself has begun
 	ended  bool // its first line has
 	crlf   bool // in CRLF
 	header bool // we are in its header
 	bare   bool // it has none
+	hiding bool // we are in a field that is left out
 
-	returnPath bool // the header has one
+	returnPath bool // the header has Return-Path with our sender
 	delivered  bool // the header has Delivered-To with our recipient
 }
 
@@ -34,6 +35,7 @@ func collect(ctx context.Context, r io.Reader, e Envelope, dir *safefs.Dir) (m *
 	if max(len(e.Sender), len(e.Recipient)) > maxAddress {
 		return nil, fmt.Errorf("an address is longer than %d bytes", maxAddress)
 	}
+	e.Sender = withoutDaemon(e.Sender)
 	c := &collector{draft: newDraft(dir), envelope: e}
 	defer func() {
 		if err != nil {
@@ -63,6 +65,9 @@ func (c *collector) take(p piece) error {
 	if p.first {
 		c.notice(p.text)
 	}
+	if c.hiding {
+		return nil
+	}
 	switch {
 	case c.crlf && bytes.HasSuffix(p.text, []byte("\r\n")):
 		p.text = p.text[:len(p.text)-1]
@@ -73,30 +78,39 @@ func (c *collector) take(p piece) error {
 	return c.add(p.text)
 }
 
-// isFromLine knows the From_ line that the MTA has put on top, in all of its
-// pieces. "From :" is a field.
+// isFromLine knows the From_ line that the MTA has put on top: it has a date.
+// "From :" is a field, "From me to you" is the text of a message without header.
 func (c *collector) isFromLine(p piece) bool {
-	switch {
-	case c.inFrom:
-	case c.from || !isFrom(p.text) || message.IsHeaderLine(p.text):
+	if c.from || !p.last || !isFrom(p.text) || message.IsHeaderLine(p.text) {
 		return false
-	case !c.envelope.HasSender:
-		c.takeSender(bytes.TrimRight(p.text, "\r\n"))
 	}
-	c.from, c.inFrom = true, !p.last
+	line := mbox.FromLine{Raw: bytes.TrimRight(p.text, "\r\n")}
+	if _, dated := line.Date(time.Local); !dated {
+		return false
+	}
+	if !c.envelope.HasSender {
+		c.takeSender(line)
+	}
+	c.from = true
 	return true
 }
 
 // takeSender believes the From_ line.
-func (c *collector) takeSender(line []byte) {
-	sender := mbox.FromLine{Raw: line}.Sender()
+func (c *collector) takeSender(line mbox.FromLine) {
+	sender := line.Sender()
 	if sender == "" || len(sender) > maxAddress {
 		return
 	}
-	if sender == "MAILER-DAEMON" { // stands there for the null sender
-		sender = ""
+	c.envelope.Sender, c.envelope.HasSender = withoutDaemon(sender), true
+}
+
+// withoutDaemon is an address without the name that MTAs give the null sender
+// where there must be one.
+func withoutDaemon(sender string) string {
+	if sender == "MAILER-DAEMON" {
+		return ""
 	}
-	c.envelope.Sender, c.envelope.HasSender = sender, true
+	return sender
 }
 
 // begin looks at the beginning of the first line.
@@ -113,20 +127,29 @@ func (c *collector) notice(line []byte) {
 		return
 	}
 	if message.IsBlankLine(line) {
-		c.header = false
+		c.header, c.hiding = false, false
 		return
 	}
+	if line[0] == ' ' || line[0] == '\t' {
+		return
+	}
+	c.hiding = false
 	if f, _ := message.ParseField(line); hidden.Has(f) {
 		c.changes = true
 	}
 	name, value, _ := strings.Cut(string(line[:min(len(line), 2*maxAddress)]), ":")
+	name, value = strings.TrimSpace(name), strings.TrimSpace(value)
 	switch {
-	case strings.EqualFold(name, "Return-Path"):
-		c.returnPath = true
-	case strings.EqualFold(name, "Delivered-To") && strings.EqualFold(strings.TrimSpace(value), c.envelope.Recipient):
+	case strings.EqualFold(name, "Return-Path") && c.envelope.HasSender:
+		c.hiding = c.returnPath || unquoted(value) != unquoted("<"+c.envelope.Sender+">")
+		c.returnPath = c.returnPath || !c.hiding
+	case strings.EqualFold(name, "Delivered-To") && strings.EqualFold(value, c.envelope.Recipient):
 		c.delivered = true
 	}
 }
+
+// unquoted is an address as Postfix has it in the environment.
+func unquoted(address string) string { return strings.NewReplacer(`"`, "", `\`, "").Replace(address) }
 
 // fields are those that we add. A message without header gets the empty line
 // that ends ours.

@@ -62,8 +62,8 @@ func both(t testing.TB, r io.Reader, e Envelope) (maildir, mbox string) {
 		}
 		defer box.close()
 	}
-	if all := written(t, box, box.start, box.end); all[0] == '\n' && strings.HasSuffix(all, "\n") {
-		mbox = all[1 : len(all)-1]
+	if all := written(t, box, box.from-2, box.end); strings.HasPrefix(all, "\n\nFrom ") && strings.HasSuffix(all, "\n") {
+		mbox = all[2 : len(all)-1]
 	} else {
 		t.Errorf("the layout is %.100q", all)
 	}
@@ -80,19 +80,38 @@ func TestWhatBecomesOfAMessage(t *testing.T) {
 		mbox    string // "" if the same
 		sender  string // in the From_ line; "" is bob's
 	}{
-		"an ordinary one":        {"A: b\n\nc\n", bob, ours + "A: b\n\nc\n", "", ""},
-		"with a From_ line":      {"From x@y Sat Nov 21 18:00:00 2026\nA: b\n\nc\n", bob, ours + "A: b\n\nc\n", "", ""},
-		"From_ tells the sender": {"From x@y  Sat Nov 21 18:00:00 2026\nA: b\n\nc\n", Envelope{}, "Return-Path: <x@y>\nA: b\n\nc\n", "", "x@y"},
-		"From_ of a bounce":      {"From MAILER-DAEMON  Sat Nov 21 18:00:00 2026\nA: b\n\n", Envelope{}, "Return-Path: <>\nA: b\n\n", "", "MAILER-DAEMON"},
-		"a very long From_ line": {"From " + strings.Repeat("x", 200<<10) + "\nA: b\n\n", bob, ours + "A: b\n\n", "", ""},
-		"two From_ lines":        {"From x Sat Nov 21 18:00:00 2026\nFrom y Sat Nov 21 18:00:00 2026\nA: b\n", bob, ours + "\nFrom y Sat Nov 21 18:00:00 2026\nA: b\n", ours + "\n>From y Sat Nov 21 18:00:00 2026\nA: b\n", ""},
-		"From with a colon":      {"From : x\nA: b\n\n", bob, ours + "From : x\nA: b\n\n", ours + ">From : x\nA: b\n\n", ""},
-		"nobody known":           {"A: b\n\nc\n", Envelope{}, "A: b\n\nc\n", "", "MAILER-DAEMON"},
-		"the null sender":        {"A: b\n\nc\n", Envelope{HasSender: true}, "Return-Path: <>\nA: b\n\nc\n", "", "MAILER-DAEMON"},
+		"an ordinary one":              {"A: b\n\nc\n", bob, ours + "A: b\n\nc\n", "", ""},
+		"with a From_ line":            {"From x@y Sat Nov 21 18:00:00 2026\nA: b\n\nc\n", bob, ours + "A: b\n\nc\n", "", ""},
+		"From_ tells the sender":       {"From x@y  Sat Nov 21 18:00:00 2026\nA: b\n\nc\n", Envelope{}, "Return-Path: <x@y>\nA: b\n\nc\n", "", "x@y"},
+		"From_ of a bounce":            {"From MAILER-DAEMON  Sat Nov 21 18:00:00 2026\nA: b\n\n", Envelope{}, "Return-Path: <>\nA: b\n\n", "", "MAILER-DAEMON"},
+		"a From_ line with a long end": {"From x@y Sat Nov 21 18:00:00 2026 " + strings.Repeat("x", 4<<10) + "\nA: b\n\n", bob, ours + "A: b\n\n", "", ""},
+		"a From_ line from UUCP":       {"From x!y Sat Nov 21 18:00:00 2026 remote from z\nA: b\n\n", bob, ours + "A: b\n\n", "", ""},
+		"a From_ line of endless length": {"From x@y Sat Nov 21 18:00:00 2026 " + strings.Repeat("x", 200<<10) + "\nA: b\n\n", bob,
+			ours + "\nFrom x@y Sat Nov 21 18:00:00 2026 " + strings.Repeat("x", 200<<10) + "\nA: b\n\n", ours + "\n>From x@y Sat Nov 21 18:00:00 2026 " + strings.Repeat("x", 200<<10) + "\nA: b\n\n", ""},
+		"prose that begins like one": {"From me to you\nlove\n", bob, ours + "\nFrom me to you\nlove\n", ours + "\n>From me to you\nlove\n", ""},
+		"prose tells no sender":      {"From me to you\nlove\n", Envelope{}, "\nFrom me to you\nlove\n", "\n>From me to you\nlove\n", "MAILER-DAEMON"},
+		"two From_ lines":            {"From x Sat Nov 21 18:00:00 2026\nFrom y Sat Nov 21 18:00:00 2026\nA: b\n", bob, ours + "\nFrom y Sat Nov 21 18:00:00 2026\nA: b\n", ours + "\n>From y Sat Nov 21 18:00:00 2026\nA: b\n", ""},
+		"From with a colon":          {"From : x\nA: b\n\n", bob, ours + "From : x\nA: b\n\n", ours + ">From : x\nA: b\n\n", ""},
+		"nobody known":               {"A: b\n\nc\n", Envelope{}, "A: b\n\nc\n", "", "MAILER-DAEMON"},
+		"the null sender":            {"A: b\n\nc\n", Envelope{HasSender: true}, "Return-Path: <>\nA: b\n\nc\n", "", "MAILER-DAEMON"},
 		"the MTA's own fields": {"Return-Path: <bob@example.org>\nX-Original-To: al@example.net\nDelivered-To: Alice@Example.org\nA: b\n\nc\n", bob,
 			"Return-Path: <bob@example.org>\nX-Original-To: al@example.net\nDelivered-To: Alice@Example.org\nA: b\n\nc\n", "", ""},
 		"fields of another hop": {"RETURN-PATH: <x@y>\nDelivered-To: list@example.net\n\n", bob,
-			"Delivered-To: alice@example.org\nRETURN-PATH: <x@y>\nDelivered-To: list@example.net\n\n", "", ""},
+			ours + "Delivered-To: list@example.net\n\n", "", ""},
+		"a folded field of another hop": {"Return-Path:\n <x@y>\n\t(who)\nA: b\n folded\n\n", bob, ours + "A: b\n folded\n\n", "", ""},
+		"another hop's beside ours": {"Return-Path: <x@y>\nA: b\nreturn-path : <bob@example.org>\nReturn-Path: <z@y>\n\nReturn-Path: <x@y>\n", bob,
+			"Delivered-To: alice@example.org\nA: b\nreturn-path : <bob@example.org>\n\nReturn-Path: <x@y>\n", "", ""},
+		"a very long one of another hop": {"Return-Path: <" + strings.Repeat("x", 200<<10) + ">\nA: b\n\n", bob, ours + "A: b\n\n", "", ""},
+		"a sender, where there is none":  {"Return-Path: <x@y>\nReturn-Path:\n <z@y>\nA: b\n\n", Envelope{HasSender: true}, "Return-Path: <>\nA: b\n\n", "", "MAILER-DAEMON"},
+		"a bounce, to its MTA":           {"Return-Path: <>\nA: b\n\n", Envelope{HasSender: true}, "Return-Path: <>\nA: b\n\n", "", "MAILER-DAEMON"},
+		"a bounce, to another MTA":       {"Return-Path: <>\nA: b\n\n", Envelope{Sender: "MAILER-DAEMON", HasSender: true}, "Return-Path: <>\nA: b\n\n", "", "MAILER-DAEMON"},
+		"the MTA quotes the sender": {"Return-Path: <\"a b\"@example.org>\nA: b\n\n", Envelope{Sender: "a b@example.org", HasSender: true},
+			"Return-Path: <\"a b\"@example.org>\nA: b\n\n", "", "a_b@example.org"},
+		"From_ knows better than the header":   {"From x@y Sat Nov 21 18:00:00 2026\nReturn-Path: <z@y>\nA: b\n\n", Envelope{}, "Return-Path: <x@y>\nA: b\n\n", "", "x@y"},
+		"nobody knows better":                  {"Return-Path: <z@y>\nA: b\n\n", Envelope{}, "Return-Path: <z@y>\nA: b\n\n", "", "MAILER-DAEMON"},
+		"another hop's alone":                  {"Return-Path: <x@y>\n", bob, ours, "", ""},
+		"another hop's on top of CRLF":         {"Return-Path: <x@y>\r\nA: b\r\n\r\nc\r\n", bob, ours + "A: b\n\nc\n", "", ""},
+		"another hop's without an end":         {"A: b\nReturn-Path: <x@y>", bob, ours + "A: b\n", "", ""},
 		"fields in the body count for nothing": {"A: b\n\nReturn-Path: <x@y>\nStatus: RO\n", bob, ours + "A: b\n\nReturn-Path: <x@y>\nStatus: RO\n", "", ""},
 		"state that a sender sets": {"Status: RO\nX-IMAPbase: 1 2\n\tfolded\nA: b\ncontent-length : 99\n\nc\n", bob,
 			ours + "Status: RO\nX-IMAPbase: 1 2\n\tfolded\nA: b\ncontent-length : 99\n\nc\n", ours + "A: b\n\nc\n", ""},
@@ -208,7 +227,7 @@ func TestAMessageThatCannotBeReadIsNoMessage(t *testing.T) {
 			t.Errorf("%q and an error: %v", text, err)
 		}
 	}
-	for _, text := range []string{"", "From x Sat Nov 21 18:00:00 2026\n", "From x"} {
+	for _, text := range []string{"", "From x Sat Nov 21 18:00:00 2026\n", "From x Sat Nov 21 18:00:00 2026"} {
 		if _, err := collect(t.Context(), strings.NewReader(text), Envelope{}, tempDir(t)); !errors.Is(err, ErrEmpty) {
 			t.Errorf("%q: %v", text, err)
 		}

@@ -31,20 +31,22 @@ const (
 
 // draft is a whole message, ready to be written by one call:
 //
-//	LF | From_ line | our fields | the message | LF
+//	LF LF | From_ line | our fields | the message | LF
 //
 // A Maildir gets what stands behind the From_ line, without the last LF. An mbox
-// gets all but the first LF, and that too if what is there has no line end.
+// gets all but as many of the first LFs as make the end of what is there an
+// empty line.
 type draft struct {
 	dir     *safefs.Dir
 	memory  []byte   // of the layout: all, or what is not in the file yet
 	file    *os.File // without a name; nil as long as memory does
 	written int64    // bytes of the layout in the file
 
-	start, message, end int64  // of the layout: the first LF, the message with our fields, behind the last LF
-	from                []byte // the From_ line
-	sizes               message.Sizes
-	changes             bool // an mbox needs another text than this
+	from, message, end int64 // of the layout: the From_ line, the message with our fields, behind the last LF
+
+	fromLine []byte
+	sizes    message.Sizes
+	changes  bool // an mbox needs another text than this
 }
 
 // newDraft begins a message, which goes to dir if it is big.
@@ -79,23 +81,25 @@ func (m *draft) finish(from, fields []byte) error {
 	own := message.SizesOf(fields)
 	m.sizes.Size += own.Size
 	m.sizes.VSize += own.VSize
-	front := bytes.Join([][]byte{{'\n'}, from, fields}, nil)
+	const lfs = "\n\n"
+	front := bytes.Join([][]byte{[]byte(lfs), from, fields}, nil)
 	if len(front) > room {
 		return fmt.Errorf("%d bytes are too much to stand before a message", len(front))
 	}
 	m.memory = append(m.memory, '\n')
-	m.from = from
+	m.fromLine = from
 	m.end = m.written + int64(len(m.memory))
-	m.start = room - int64(len(front))
+	start := room - int64(len(front))
+	m.from = start + int64(len(lfs))
 	m.message = room - int64(len(fields))
 	if m.file == nil {
-		copy(m.memory[m.start:], front)
+		copy(m.memory[start:], front)
 		return nil
 	}
 	if err := m.flush(); err != nil {
 		return err
 	}
-	_, err := m.file.WriteAt(front, m.start)
+	_, err := m.file.WriteAt(front, start)
 	return err
 }
 

@@ -1,9 +1,11 @@
 package deliver
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -46,9 +48,8 @@ type target struct {
 	name   string
 	folder bool // it must be an mbox already, else errNoFolder; INBOX is made
 
-	created bool
-	held    *mbox.Held
-	size    int64 // of the mbox before
+	held *mbox.Held
+	size int64 // of the mbox before
 }
 
 // append puts a message at the end of an mbox, durably. After an error the mbox
@@ -101,7 +102,6 @@ func (t *target) make() error {
 	if err != nil {
 		return err
 	}
-	t.created = true
 	info, err := f.Stat()
 	if err == nil {
 		read := unix.NsecToTimespec(info.ModTime().Add(-1e9).UnixNano())
@@ -120,22 +120,45 @@ func (t *target) place(m *draft) (from int64, err error) {
 	if t.size, err = f.Seek(0, 2); err != nil {
 		return 0, err
 	}
-	if t.folder && t.size > 0 {
-		first := make([]byte, len("From "))
-		if _, err := f.ReadAt(first, 0); err != nil || !isFrom(first) {
-			return 0, errNoFolder
-		}
+	if t.size == 0 {
+		return m.from, nil
 	}
-	last := []byte{'\n'}
-	if t.size > 0 {
-		if _, err := f.ReadAt(last, t.size-1); err != nil {
-			return 0, err
-		}
+	if err := t.isMbox(f); err != nil {
+		return 0, err
 	}
-	if last[0] == '\n' {
-		return m.start + 1, nil
+	end := make([]byte, min(t.size, int64(len("\n\r\n"))))
+	if _, err := f.ReadAt(end, t.size-int64(len(end))); err != nil {
+		return 0, err
 	}
-	return m.start, nil
+	return m.from - missing(end), nil
+}
+
+// isMbox tells whether a file with something in it begins as an mbox. Dovecot
+// opens no other one, not even with blanks first: nobody would see new mail in it.
+func (t *target) isMbox(f *os.File) error {
+	first := make([]byte, len("From "))
+	if n, err := f.ReadAt(first, 0); err != nil && err != io.EOF {
+		return err
+	} else if isFrom(first[:n]) {
+		return nil
+	}
+	if t.folder {
+		return errNoFolder
+	}
+	return fmt.Errorf("%q does not begin with a From_ line: it is no mbox", f.Name())
+}
+
+// missing is how many LFs an mbox with that end needs for an empty line to stand
+// before what comes. Dovecot splits without one; mailutils and qpopper do not,
+// and would show the new message as text of the last one.
+func missing(end []byte) int64 {
+	switch {
+	case bytes.HasSuffix(end, []byte("\n\n")) || bytes.HasSuffix(end, []byte("\n\r\n")):
+		return 0
+	case bytes.HasSuffix(end, []byte("\n")):
+		return 1
+	}
+	return 2
 }
 
 // write writes to the end of the mbox and makes it durable.
@@ -146,7 +169,8 @@ func (t *target) write(m *draft, from int64) error {
 	if err := t.held.File.Sync(); err != nil {
 		return err
 	}
-	if t.created {
+	// An empty mbox may be what a delivery has left that did not get here.
+	if t.size == 0 {
 		if err := t.dir.Sync(); err != nil {
 			return err
 		}

@@ -84,7 +84,7 @@ func (m *draft) forMbox(ctx context.Context) (*draft, error) {
 		return to.add(p.text)
 	})
 	if err == nil {
-		err = to.finish(m.from, nil)
+		err = to.finish(m.fromLine, nil)
 	}
 	if err != nil {
 		to.close()

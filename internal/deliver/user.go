@@ -6,7 +6,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -24,13 +26,13 @@ type Users struct {
 	MinUID int    // users with a lower uid get no mail from us; uid 0 never does
 
 	etc    string // directory of passwd, group and nsswitch.conf; "" is /etc
-	getent string // program; "" is getent
+	getent string // program; "" is /usr/bin/getent
 }
 
 // Find returns a user, with his supplementary groups. ErrNoUser is returned
-// only if nobody can know him: the file has no such line; or /etc/passwd has
-// none, getent finds none, and nsswitch.conf names no source that may be out of
-// reach at the moment.
+// only if nobody can know him: the file has no such line, and is a list to its
+// end; or /etc/passwd has none, getent finds none, and nsswitch.conf names no
+// source that may be out of reach at the moment.
 func (u Users) Find(ctx context.Context, name string) (account.User, error) {
 	if err := account.CheckName(name); err != nil {
 		return account.User{}, err
@@ -51,7 +53,7 @@ func (u Users) Find(ctx context.Context, name string) (account.User, error) {
 
 func (u Users) lookUp(ctx context.Context, name string) (account.User, error) {
 	if path, ok := strings.CutPrefix(u.Spec, "file:"); ok {
-		lines, err := linesOf(path, name)
+		lines, err := inList(path, name)
 		if err != nil {
 			return account.User{}, err
 		}
@@ -93,6 +95,61 @@ func linesOf(path, name string) (lines []string, err error) {
 		return nil, fmt.Errorf("%s is empty", path)
 	}
 	return lines, s.Err()
+}
+
+// inList returns the lines user:uid:gid:home of a name. Only a list of which
+// each line is whole can be without any: others may be caught while they are
+// written.
+func inList(path, name string) (lines []string, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	doubt := fmt.Errorf("%s is empty", path)
+	r := bufio.NewReaderSize(f, bufio.MaxScanTokenSize)
+	for n := 1; ; n++ {
+		text, err := r.ReadSlice('\n')
+		if err == io.EOF && len(text) == 0 {
+			break
+		}
+		if err == io.EOF {
+			doubt = fmt.Errorf("%s:%d: a line without end", path, n)
+			break
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%s:%d: %w", path, n, err)
+		}
+		line := strings.TrimSuffix(string(text), "\n")
+		if n == 1 {
+			line, doubt = strings.TrimPrefix(line, "\uFEFF"), nil // as package account does
+		}
+		if of, _, _ := strings.Cut(line, ":"); of == name {
+			lines = append(lines, line)
+		}
+		if doubt == nil && !isEntry(line) {
+			doubt = fmt.Errorf("%s:%d: no line user:uid:gid:home", path, n)
+		}
+	}
+	if len(lines) == 0 {
+		return nil, doubt
+	}
+	return lines, nil
+}
+
+// isEntry knows what package account takes for a line of a list: all of them
+// are to be looked at, without memory for each.
+func isEntry(line string) bool {
+	if strings.HasPrefix(line, "#") || strings.TrimSpace(line) == "" {
+		return true
+	}
+	part := strings.SplitN(line, ":", 4)
+	return len(part) == 4 && isID(part[1]) && isID(part[2])
+}
+
+func isID(text string) bool {
+	id, err := strconv.ParseUint(text, 10, 32)
+	return err == nil && id < math.MaxUint32
 }
 
 // oneOf takes the lines user:uid:gid:home of one name for one user.
@@ -183,9 +240,12 @@ func (u Users) ask(ctx context.Context, name string) (account.User, error) {
 }
 
 // runGetent returns the one line that getent prints. "--" keeps a name from
-// being an option.
+// being an option. Who calls a setgid program must not choose what is run, nor,
+// by LD_PRELOAD and the like, what it answers.
 func (u Users) runGetent(ctx context.Context, database, name string) (string, error) {
-	out, err := exec.CommandContext(ctx, cmp.Or(u.getent, "getent"), database, "--", name).Output()
+	cmd := exec.CommandContext(ctx, cmp.Or(u.getent, "/usr/bin/getent"), database, "--", name)
+	cmd.Env = []string{"PATH=/usr/bin:/bin", "LC_ALL=C"}
+	out, err := cmd.Output()
 	if err != nil {
 		return "", err
 	}

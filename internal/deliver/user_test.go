@@ -54,6 +54,72 @@ func TestAUserFromElsewhereIsAskedFor(t *testing.T) {
 	}
 }
 
+// Who calls a setgid program chooses its environment.
+func TestTheEnvironmentDoesNotChooseWhoIsAsked(t *testing.T) {
+	u := host(t, map[string]string{"passwd": passwd, "nsswitch.conf": "passwd: files\n"}, "echo mallory:x:2001:2001::/home/mallory:/bin/sh")
+	t.Setenv("PATH", u.etc)
+	u.getent = ""
+	if user, err := u.Find(t.Context(), "mallory"); !errors.Is(err, ErrNoUser) {
+		t.Errorf("%+v, %v", user, err)
+	}
+	for _, variable := range []string{"LD_PRELOAD", "LC_ALL", "LANG", "RES_OPTIONS", "HOME"} {
+		t.Setenv(variable, u.etc)
+	}
+	u = host(t, map[string]string{"passwd": passwd}, `echo "carol:*:3001:3001::/$(env | sort | grep -v -e ^PWD= -e ^_= -e ^SHLVL= | tr '\n:' ' ,'):"`)
+	user, err := u.lookUp(t.Context(), "carol")
+	if err == nil || user.Home != "/LC_ALL=C PATH=/usr/bin,/bin " {
+		t.Errorf("getent has %q, %v", user.Home, err)
+	}
+}
+
+// A list may be read while it is written.
+func TestAListThatMayBeHalfWrittenProvesNobodyAbsent(t *testing.T) {
+	const whole = "# a comment\n\nalice:2001:2001:/home/alice\nlow:1:1:/\nhomeless:5:5:\n"
+	for name, tt := range map[string]struct {
+		list   string
+		proved bool
+	}{
+		"whole":                    {whole, true},
+		"with a byte order mark":   {"\ufeff" + whole, true},
+		"empty":                    {"", false},
+		"comments alone":           {"# a comment\n", true},
+		"without its last end":     {whole[:len(whole)-1], false},
+		"half a line":              {whole + "car", false},
+		"half a name of his":       {whole + "carol:20", false},
+		"half a home":              {whole + "carol:2002:2002:/home/ca", false},
+		"a line of two fields":     {whole + "bob:2003\n", false},
+		"a uid that is no number":  {whole + "bob:x:2003:/home/bob\n", false},
+		"a gid that is no number":  {whole + "bob:2003::/home/bob\n", false},
+		"a uid that is no uid":     {whole + "bob:4294967295:2003:/home/bob\n", false},
+		"NULs":                     {whole + strings.Repeat("\x00", 512), false},
+		"NULs, and an end":         {strings.Repeat("\x00", 512) + "\n" + whole, false},
+		"a very long line":         {strings.Repeat("x", 100<<10) + ":1:1:/\n", false},
+		"passwd(5)":                {passwd, false},
+		"something else":           {"<html>\n", false},
+		"two in one line":          {"alice:2001:2001:/home/alice bob:2001\n", true}, // a home may look like that
+		"blanks":                   {" \t\n" + whole, true},
+		"lines that end in CR, LF": {strings.ReplaceAll(whole, "\n", "\r\n"), true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "users")
+			if err := os.WriteFile(path, []byte(tt.list), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			u := Users{Spec: "file:" + path, MinUID: 1000}
+			if _, err := u.Find(t.Context(), "carol"); err == nil || errors.Is(err, ErrNoUser) != tt.proved {
+				t.Errorf("carol: %v", err)
+			}
+			if !strings.Contains(tt.list, "alice:2001:2001:/home/alice\n") {
+				return
+			}
+			user, err := u.Find(t.Context(), "alice")
+			if want := (account.User{Name: "alice", UID: 2001, GID: 2001, Home: "/home/alice"}); err != nil || !reflect.DeepEqual(user, want) {
+				t.Errorf("alice: %+v, %v", user, err)
+			}
+		})
+	}
+}
+
 func TestAbsenceHasToBeProved(t *testing.T) {
 	for nsswitch, proved := range map[string]bool{
 		"passwd: files\n": true,
