@@ -18,7 +18,7 @@ BENCH_PEERS := mb2md tar rsync strace
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-build: ## build bin/mailferry
+build: ## build mailferry and its delivery agents into bin/
 	CGO_ENABLED=0 $(GO) build -o bin/ ./cmd/...
 
 demo: build ## make up a mail server of 200 users and move them before your eyes (root)
@@ -35,7 +35,7 @@ check: ## gofmt, go vet, staticcheck, the arrows between packages, work as the u
 	$(GO) vet ./...
 	$(GO) tool staticcheck ./...
 	internal/tools/arrows
-	$(GO) run ./internal/tools/aswork $$($(GO) list ./... | grep -v internal/livemail) # which only tests with
+	$(GO) run ./internal/tools/aswork $$($(GO) list ./... | grep -v internal/livemail) # livemail is for tests alone.
 	$(GO) mod tidy -diff
 	$(GO) mod verify
 
@@ -56,8 +56,9 @@ torture: deps ## kill and fail every call that changes files, of every verb; los
 live: deps ## move users 20,000 times while mail pours in and clients are logged on (1 h)
 	MAILFERRY_TEST_MOVES=20000 $(GO) test -timeout 180m -v -run 'TestUsersAreMovedLive|TestStragglers|TestTheLiveTest' ./convert
 
-night: deps ## the tests of runs at length: 2,000 users, 60 seeds of kills, 30 s of attacks
-	MAILFERRY_TEST_USERS=2000 MAILFERRY_TEST_KILLS=60 MAILFERRY_TEST_RAID=30s $(GO) test -timeout 60m ./convert ./cmd/mailferry
+night: deps ## the tests of runs at length: 2,000 users, 60 seeds of kills, 30 s of attacks, 10 moves of 100 users under Postfix
+	MAILFERRY_TEST_USERS=2000 MAILFERRY_TEST_KILLS=60 MAILFERRY_TEST_RAID=30s MAILFERRY_TEST_RUNS=10 \
+	  $(GO) test -timeout 60m ./convert ./cmd/mailferry ./cmd/mailferry-deliver
 
 bench: build bench-deps ## measure CASES beside tar, rsync, a bare loop, mb2md, doveadm, procmail, maildrop (root: loop images; 1 h)
 	$(GO) run ./internal/tools/bench -mailferry bin/mailferry -agents bin -rounds $(ROUNDS) -cases $(CASES)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -275,6 +276,11 @@ func newReader() *reader { return &reader{message.NewMeasure(), make([]byte, 1<<
 // read measures a file of a directory, if it has a size that is wanted; nil
 // if it has not. What it alone has brought into the page cache it drops again.
 func (r *reader) read(dir *safefs.Dir, name string, wanted func(size int64) bool) (*measured, error) {
+	return r.readWatched(dir, name, wanted, func() error { return nil })
+}
+
+// readWatched is read that ends when a check, made before each piece, fails.
+func (r *reader) readWatched(dir *safefs.Dir, name string, wanted func(size int64) bool, check func() error) (*measured, error) {
 	f, err := dir.OpenRegular(name)
 	if err != nil {
 		return nil, err
@@ -286,7 +292,7 @@ func (r *reader) read(dir *safefs.Dir, name string, wanted func(size int64) bool
 	}
 	pages, err := cachestat(int(f.Fd()), 0, info.Size())
 	r.measure.Reset()
-	if _, err := io.CopyBuffer(r.measure, onlyReader{f}, r.buffer); err != nil {
+	if _, err := io.CopyBuffer(r.measure, onlyReader{io.NewSectionReader(watched{f, check}, 0, math.MaxInt64)}, r.buffer); err != nil {
 		return nil, err
 	}
 	if err == nil && pages == 0 {

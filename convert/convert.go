@@ -61,7 +61,7 @@ func Convert(ctx context.Context, o Options) (*Report, error) {
 	defer parent.Close()
 	staging, err := maildir.NewStaging(parent, filepath.Base(dest), o.Folders)
 	if err != nil {
-		return nil, err
+		return nil, advised(err)
 	}
 	c := &conversion{Options: o, staging: staging, start: start}
 	report, err := c.write(ctx, found, parent)
@@ -69,10 +69,18 @@ func Convert(ctx context.Context, o Options) (*Report, error) {
 		err = staging.Publish()
 	}
 	if err != nil {
-		return nil, errors.Join(err, staging.Discard())
+		return nil, errors.Join(advised(err), staging.Discard())
 	}
 	report.Took = time.Since(start)
 	return report, staging.Close()
+}
+
+// advised says what to do about a Dest that something is using.
+func advised(err error) error {
+	if !errors.Is(err, maildir.ErrNotEmpty) {
+		return err
+	}
+	return fmt.Errorf("%w; it was not touched: name a new directory, or move this one away", err)
 }
 
 // conversion is one run of Convert.

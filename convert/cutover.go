@@ -69,12 +69,11 @@ func (c *cutover) do(ctx context.Context) (*Cut, error) {
 	if err := c.beforeHold(ctx); err != nil { // servers may write to the mailboxes
 		return nil, err
 	}
-	err := c.preRounds(ctx)
-	if err == nil {
-		err = c.prepare()
+	if err := c.preRounds(ctx); err != nil {
+		return nil, c.cameToNothing(ctx, err)
 	}
-	if err != nil {
-		return nil, errors.Join(err, c.tidy(), c.afterAbort(ctx, semaphore.Mbox, nil))
+	if err := c.prepare(); err != nil {
+		return nil, c.cameToNothing(ctx, err)
 	}
 	start := time.Now()
 	if c.drainLimit > 0 {
@@ -86,32 +85,24 @@ func (c *cutover) do(ctx context.Context) (*Cut, error) {
 		if errors.Is(err, semaphore.ErrNotDurable) {
 			err = c.undo(err) // it says hold
 		}
-		return nil, errors.Join(err, c.tidy())
+		return nil, c.cameToNothing(ctx, err)
 	}
-	err = c.mirror(semaphore.Hold) // behind the authority, both before anything else
-	if err == nil {
-		err = c.asUser(func() error { return c.takeGate(ctx) })
+	steps := []func() error{
+		func() error { return c.mirror(semaphore.Hold) }, // behind the authority, both before anything else
+		func() error { return c.asUser(func() error { return c.takeGate(ctx) }) },
+		func() error { return c.drain(ctx) },
+		func() error { return c.lockUnused(ctx) },
+		func() error { return c.asUser(func() error { return c.underLocks(ctx) }) },
+		func() error { return context.Cause(ctx) },
 	}
-	if err == nil {
-		err = c.drain(ctx)
-	}
-	if err == nil {
-		err = c.lockUnused(ctx)
-	}
-	if err == nil {
-		err = c.asUser(func() error { return c.underLocks(ctx) })
-	}
-	if err == nil && ctx.Err() != nil {
-		err = context.Cause(ctx)
-	}
-	if err != nil {
-		err = c.undo(err)
-		return nil, errors.Join(err, c.tidy(), c.afterAbort(ctx, semaphore.Mbox, err))
+	for _, step := range steps {
+		if err := step(); err != nil {
+			return nil, c.cameToNothing(ctx, c.undo(err))
+		}
 	}
 	flip := c.toMaildir.Flip()
 	if flip != nil && !errors.Is(flip, semaphore.ErrNotDurable) {
-		err = c.undo(flip)
-		return nil, errors.Join(err, c.tidy(), c.afterAbort(ctx, semaphore.Mbox, err))
+		return nil, c.cameToNothing(ctx, c.undo(flip))
 	}
 	c.flipped = time.Now()
 	c.report.Changes.add(c.early)
@@ -124,6 +115,11 @@ func (c *cutover) do(ctx context.Context) (*Cut, error) {
 		cut.Warnings = append(cut.Warnings, err)
 	}
 	return cut, nil
+}
+
+// cameToNothing is the end of a cutover that was given up, or undone.
+func (c *cutover) cameToNothing(ctx context.Context, why error) error {
+	return errors.Join(why, c.tidy(), c.afterAbort(ctx, semaphore.Mbox, why))
 }
 
 var errQuarantine = errors.New("messages can't be in a Maildir")
@@ -158,7 +154,7 @@ func (c *cutover) prepare() (err error) {
 		return err
 	}
 	if state != semaphore.Mbox {
-		return fmt.Errorf("the semaphore of %s says %s, not mbox: left alone", c.account.Name, state)
+		return fmt.Errorf("the semaphore of %s says %s, not mbox: left alone; run: mailferry status %s", c.account.Name, state, shellWord(c.account.Name))
 	}
 	last, err := c.sem.Meta()
 	if err != nil {

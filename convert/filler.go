@@ -8,14 +8,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"slices"
 	"time"
 
-	"golang.org/x/sys/unix"
-
-	"mailferry/internal/journal"
 	"mailferry/internal/message"
 	"mailferry/maildir"
 	"mailferry/mbox"
@@ -340,85 +336,12 @@ func (f *filler) alter(e *mbox.Entry, was, r *record) error {
 	return nil
 }
 
-// altered tells why a file of staging is not as it was left; err may be nil.
-func altered(err error) error {
-	switch {
-	case err == nil:
-		return errAltered
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrExist):
-		return fmt.Errorf("%w: %w", errAltered, err)
-	}
-	return err
-}
-
-// expunge removes the next message of the manifest.
-func (f *filler) expunge() error {
-	r := f.old.ahead[0]
-	f.old.drop()
-	if err := f.folder.Remove(r.name); err != nil {
-		return altered(err)
-	}
-	if r.file.Ino == 0 {
-		f.state.Unchecked--
-	}
-	f.report.Removed++
-	f.report.lists = true
-	return nil
-}
-
-func (f *filler) expungeRest() error {
-	for {
-		head, err := f.old.head()
-		if err != nil {
-			return fmt.Errorf("%w: %w", errAltered, err)
-		}
-		if head == nil {
-			return nil
-		}
-		if err := f.expunge(); err != nil {
-			return err
-		}
-	}
-}
-
 // touched remembers a file that a cutover has to sync by itself, while they are
 // few enough to do so.
 func (f *filler) touched(name string) {
 	if f.tracked && len(f.report.fresh) <= manyFiles {
 		f.report.fresh = append(f.report.fresh, name)
 	}
-}
-
-// unrepresentable tells why a message can't be a file here; "" when it could
-// be, or when the error is about something else.
-func unrepresentable(err error) string {
-	var refused *maildir.EntryError
-	switch {
-	case errors.Is(err, unix.EFBIG):
-		return "it is larger than the filesystem takes for one file"
-	case errors.Is(err, unix.ENAMETOOLONG):
-		return "its file name would be longer than the filesystem takes"
-	case errors.As(err, &refused):
-		return refused.Error()
-	}
-	return ""
-}
-
-// quarantine leaves a message out of the folder.
-func (f *filler) quarantine(e *mbox.Entry, r *record, reason string) error {
-	f.state.Quarantined = append(f.state.Quarantined, Quarantined{f.src.name(), e.Offset, e.Next() - e.Offset, r.uid, reason})
-	if r.file.Ino == 0 {
-		f.state.Unchecked--
-	}
-	if err := f.folder.Remove(r.name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	if f.round.quarantine == nil || f.held {
-		return nil
-	}
-	_, err := f.round.quarantine.Put(journal.Quarantined{User: f.account.Name, Mailbox: f.src.path, Offset: e.Offset, Reason: reason},
-		io.NewSectionReader(f.in.File, e.Offset, e.Next()-e.Offset))
-	return err
 }
 
 // end writes the lists, and the state last.

@@ -121,12 +121,6 @@ func NewInspector(s Site, users []account.User) *Inspector {
 	return &Inspector{site: s, groups: groups{users: users}, quota: getQuota, maxFile: fileLimit()}
 }
 
-// Inspect looks at one account and changes nothing. What is wrong with it is
-// among the findings.
-func Inspect(a account.Account, s Site) *Inspection {
-	return NewInspector(s, nil).Inspect(a)
-}
-
 // Inspect looks at one account and changes nothing; messages are not read,
 // their number is estimated. What is wrong, with the account or with looking at
 // it, is among the findings.
@@ -210,7 +204,7 @@ func (in *Inspector) semaphore(a account.Account, i *Inspection) {
 		i.add("not-enrolled", a.Semaphore, "is not there")
 		return
 	case err != nil:
-		i.add("held", a.Semaphore, "%v", err)
+		i.add("semaphore-unreadable", a.Semaphore, "%v", err)
 	case state == semaphore.Hold:
 		i.add("held", a.Semaphore, "says hold%s", since(sem))
 	case state == semaphore.Maildir:

@@ -19,10 +19,11 @@ var codes = map[string]code{
 	"inspection-failed": {Refuse, "The account could not be looked at.", "See the text; plan again when it is put right."},
 
 	// The semaphore.
-	"not-enrolled":   {Refuse, "The user has no semaphore.", "Run: mailferry enroll USER"},
-	"held":           {Refuse, "The semaphore says hold, or can't be read: deliveries are being deferred.", "Wait for the cutover that holds it; if none is at work, run: mailferry recover"},
-	"migrated":       {Info, "The semaphore says maildir: the user has been moved.", "Nothing. To look at the Maildir, run: mailferry verify USER"},
-	"mirror-differs": {Warn, "The mirror in the home does not say what the semaphore says, which is what counts.", "Look who wrote it. The next change of the semaphore writes it anew."},
+	"not-enrolled":         {Refuse, "The user has no semaphore.", "Run: mailferry enroll USER"},
+	"semaphore-unreadable": {Refuse, "The semaphore, or its directory, can't be read: readers hold his mail.", "If nobody was ever enrolled, run: mailferry enroll --all. If users were, mount or restore the directory of the semaphores first."},
+	"held":                 {Refuse, "The semaphore says hold: deliveries are being deferred.", "Wait for the cutover that holds it; if none is at work, run: mailferry recover"},
+	"migrated":             {Info, "The semaphore says maildir: the user has been moved.", "Nothing. To look at the Maildir, run: mailferry verify USER"},
+	"mirror-differs":       {Warn, "The mirror in the home does not say what the semaphore says, which is what counts.", "Look who wrote it. The next change of the semaphore writes it anew."},
 
 	// The home.
 	"home-missing":   {Refuse, "The home is not there, or the user can't enter and list it.", "Mount it, or correct the user database. A home is never made."},

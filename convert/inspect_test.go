@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -58,7 +59,9 @@ var troubles = []struct {
 
 	{"not-enrolled", "no semaphore", func(h *house) { h.remove(h.a.Semaphore) }},
 	{"held", "a hold", func(h *house) { h.semaphore(semaphore.Hold) }},
-	{"held", "a semaphore that says something else", func(h *house) { h.write(h.a.Semaphore, "MAILSTATE=mbx\n", 0) }},
+	{"semaphore-unreadable", "no directory of semaphores", func(h *house) { h.remove(filepath.Dir(h.a.Semaphore)) }},
+	{"semaphore-unreadable", "a directory of semaphores that others can write", func(h *house) { h.chmod(filepath.Dir(h.a.Semaphore), 0o777) }},
+	{"semaphore-unreadable", "a semaphore that says something else", func(h *house) { h.write(h.a.Semaphore, "MAILSTATE=mbx\n", 0) }},
 	{"migrated", "maildir", func(h *house) { h.semaphore(semaphore.Maildir) }},
 	{"migrated", "maildir, live", func(h *house) {
 		h.semaphore(semaphore.Maildir)

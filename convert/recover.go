@@ -18,7 +18,7 @@ import (
 )
 
 // Recovered tells what was done for a user whom a run had left in the middle of
-// his cutover.
+// something.
 type Recovered struct {
 	User string
 	Did  string // "" if there was nothing to do
@@ -26,22 +26,16 @@ type Recovered struct {
 	Err  error  // what could not be done; everything is as it was found
 }
 
-// Recover finishes or undoes what a killed run has left of an account's
-// cutover. The caller holds the run lock, so that no other run is at work:
-//
-//	semaphore  Maildir               then
-//	hold       not published         mbox; staging stays
-//	hold       published, ours       unpublished, mbox
-//	maildir    published, mbox live  mbox is parked, if it is as it was converted
-//	mbox       -                     the mirror says so, too
-//
-// A hold that is no run's is the admin's, and is left alone; and so is that of
-// another host, until its deadline.
+// Recover finishes or undoes what a killed run has left of an account's cutover,
+// rollback, sweep or sweep back: see State of a user in doc.go. A mirror that still
+// says hold is made to say what the semaphore says. The caller holds the run lock,
+// so that no other run is at work.
 func (s Site) Recover(a account.Account, record journal.Staging) Recovered {
 	r := &recovery{Site: s, account: a, record: record}
-	swept, unswept := s.recoverSweep(context.Background(), a)
+	ctx := context.Background() // once begun, it goes to its end: in the middle, mail waits
+	swept, unswept := s.recoverSweep(ctx, a)
 	did, err := r.do()
-	late, unbrought := s.recoverBack(context.Background(), a)
+	late, unbrought := s.recoverBack(ctx, a)
 	if swept == "" {
 		swept = late
 	}
@@ -136,7 +130,8 @@ func (r *recovery) isInTable(state semaphore.State, meta semaphore.Meta) error {
 
 // sweepLate takes what came to the old places since a dead run flipped.
 func (r *recovery) sweepLate() error {
-	swept, err := r.Sweep(context.Background(), r.account, SweepOptions{Run: r.record.Run, Alone: true, Wait: unlockLimit})
+	ctx := context.Background() // as in Recover; locks are waited for unlockLimit
+	swept, err := r.Sweep(ctx, r.account, SweepOptions{Run: r.record.Run, Alone: true, Wait: unlockLimit})
 	if err != nil {
 		return fmt.Errorf("mail that came to the old place is still there: %w", err)
 	}

@@ -18,9 +18,10 @@ import (
 // wait for a dotlock until it is old enough to be broken.
 func (r *recovery) unlock() error {
 	c := &cutover{stage: &stage{Site: r.Site, account: r.account}}
-	gate, cancel := context.WithTimeout(context.Background(), unlockLimit)
+	ctx := context.Background() // as in Recover: the limits alone end it
+	gate, cancel := context.WithTimeout(ctx, unlockLimit)
 	defer cancel()
-	locks, cancel := context.WithTimeout(context.Background(), 2*unlockLimit)
+	locks, cancel := context.WithTimeout(ctx, 2*unlockLimit)
 	defer cancel()
 	var err error
 	if c.spoolGroup, err = spoolGroup(r.account); err != nil {
@@ -80,7 +81,7 @@ func dropDotlocks(src source) error {
 	}
 	defer dir.Close()
 	var drop []string
-	if live, parked := unparked(src.file); parked && isDead(dir, live+".lock") {
+	if live, parked := unparked(src.file); parked && (isDead(dir, live+".lock") || isLostAndEmpty(dir, live+".lock")) {
 		drop = append(drop, live+".lock")
 	}
 	err = dir.Names(func(name string) error {
@@ -103,6 +104,13 @@ func dropDotlocks(src source) error {
 func isOldAndEmpty(dir *safefs.Dir, name string) bool {
 	info, err := dir.LstatRegular(name)
 	return err == nil && info.Size() == 0 && info.ModTime().Before(started)
+}
+
+// isLostAndEmpty reports whether power was lost when a dotlock had its name, and its
+// content was not on the disk.
+func isLostAndEmpty(dir *safefs.Dir, name string) bool {
+	info, err := dir.LstatRegular(name)
+	return err == nil && info.Size() == 0 && mbox.PredatesBoot(dir.Fd(), name)
 }
 
 // isDead reports whether the maker of a dotlock, of this host, is dead. Our own

@@ -105,7 +105,7 @@ func (c *rehearsals) one(ctx context.Context, m *member) {
 // anyway are the findings that keep a user from being moved, and not from being
 // rehearsed.
 var anyway = map[string]bool{
-	"not-enrolled": true, "space": true, "inodes": true, "quota": true, "qpopper-temp": true, "dotlock-foreign": true,
+	"not-enrolled": true, "semaphore-unreadable": true, "space": true, "inodes": true, "quota": true, "qpopper-temp": true, "dotlock-foreign": true,
 	"maildir-foreign": true, "maildir-mount": true, "maildir-irregular": true, "maildir-unreachable": true,
 }
 

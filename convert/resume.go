@@ -44,9 +44,9 @@ func (r *round) begin(ctx context.Context, src source, file *os.File, anew bool)
 	return &input{File: file, Scanner: s, Tracker: t, before: info, opened: start, hash: seen, from: m}, nil
 }
 
-// watched is a file of which the reading ends with the round's time, and shows
-// that the round lives: a single message may be all of a mailbox, and a file with
-// a hole costs its owner nothing.
+// watched is a file of which the reading ends with the time for it, and shows that
+// the reader lives: a single message may be all of a mailbox, and a file with a hole
+// costs its owner nothing.
 type watched struct {
 	io.ReaderAt
 	check func() error
@@ -60,12 +60,29 @@ func (w watched) ReadAt(b []byte, off int64) (int, error) {
 }
 
 func (r *round) watch(ctx context.Context, file io.ReaderAt) io.ReaderAt {
-	return watched{file, func() error {
+	return watched{file, within(ctx, r.show)}
+}
+
+// within is a check that fails when a context has ended, with its cause, or show does.
+func within(ctx context.Context, show func() error) func() error {
+	return func() error {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		return r.show()
-	}}
+		return show()
+	}
+}
+
+// nowAndThen calls show as often as gate and locks have to be refreshed.
+func nowAndThen(show func() error) func() error {
+	shown := time.Now()
+	return func() error {
+		if time.Since(shown) < refreshEvery {
+			return nil
+		}
+		shown = time.Now()
+		return show()
+	}
 }
 
 // fromStart reads all of an mbox, and hashes it on the way.

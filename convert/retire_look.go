@@ -124,9 +124,15 @@ func (r *retirement) lookAside(p journal.Aside) error {
 	if !info.IsDir() || p.Back.IsZero() {
 		return nil
 	}
-	n, err := (&sweep{Site: r.Site, account: r.account, report: &Swept{}}).newerThan(t.path, p.Back)
+	w := &sweep{Site: r.Site, account: r.account, report: &Swept{}, soak: r.soak}
+	n, err := w.newerThan(t.path, p.Back)
 	if err == nil && n > 0 {
-		err = unready("%q has %d messages that came or were changed since it was set aside: look, and move it away", t.path, n)
+		return unready("%q has %d messages that came or were changed since it was set aside: look, and move it away", t.path, n)
+	}
+	p.Path = t.path
+	more, merr := w.moreThanHeld(p)
+	if err = errors.Join(err, merr); err == nil && more > 0 {
+		err = unready("%q has %d messages more than when it was set aside, as if the clock had been set back: look, and move it away", t.path, more)
 	}
 	return err
 }

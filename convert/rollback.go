@@ -84,11 +84,14 @@ func (c *ways) refused(m *member, err error) {
 // swept takes late mail into the Maildir first, from which all is brought back.
 func (c *ways) swept(ctx context.Context, m *member, soak journal.Soak) (journal.Soak, error) {
 	swept, err := c.Sweep(ctx, m.account, SweepOptions{Run: c.Journal.ID()})
-	if err != nil || swept.Messages() == 0 {
+	if err != nil {
 		return soak, err
 	}
 	for _, line := range swept.Lines() {
 		c.Watch.Note(line)
+	}
+	if swept.Messages() == 0 {
+		return soak, nil
 	}
 	return journal.ReadSoak(c.State, m.Name)
 }

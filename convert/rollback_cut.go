@@ -114,7 +114,10 @@ func (w *wayBack) rebuild(ctx context.Context) error {
 		return err
 	}
 	w.way.Seen = seen.UTC()
-	w.way.Begun, err = w.begun(seen)
+	if w.way.Begun, err = w.begun(seen); err != nil {
+		return err
+	}
+	w.way.Held, err = countMessages(w.root)
 	return err
 }
 

@@ -63,7 +63,7 @@ func (w *wayBack) find() (err error) {
 // the file that was parked.
 func (w *wayBack) keepRecorded() error {
 	if len(w.soak.Parked) == 0 {
-		return nil
+		return w.noneWritten()
 	}
 	w.found.sources = slices.DeleteFunc(w.found.sources, func(s source) bool {
 		p := w.parked(s.path)
@@ -71,6 +71,22 @@ func (w *wayBack) keepRecorded() error {
 	})
 	for _, s := range w.found.sources {
 		if err := w.allTaken(s, s.size); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// noneWritten demands of parked mboxes that no record tells of that nothing was written
+// to them since they were parked: it would not be in the Maildir.
+func (w *wayBack) noneWritten() error {
+	for _, s := range w.found.sources {
+		_, err := unrecorded(s)
+		var unready *Unready
+		if errors.As(err, &unready) {
+			return &Unfit{s.path, "stray", "was written to since its name says that it was parked, and no record tells whether that is in the Maildir: look, and move it away"}
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -346,13 +362,12 @@ func (b *backBox) weigh(n *need) error {
 			if err != nil {
 				return nil
 			}
-			if parsed.Size < 0 {
-				if info, err := dir.Lstat(name); err == nil {
-					parsed.Size = info.Size()
-				}
+			size := parsed.Size
+			if info, err := dir.Lstat(name); err == nil {
+				size = max(size, info.Size()) // a name may say anything
 			}
-			b.bytes += max(parsed.Size, 0)
-			n.bytes += max(parsed.Size, 0) + extraPerMessage
+			b.bytes += max(size, 0)
+			n.bytes += max(size, 0) + extraPerMessage
 			return nil
 		}))
 	}

@@ -3,6 +3,7 @@ package convert
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -91,6 +92,34 @@ func TestAHookThatFailsBehindTheFlipLeavesNothingForTheNextRun(t *testing.T) {
 	s.check(err)
 	if n := strings.Count(string(content), "Subject: late"); n != 1 {
 		t.Errorf("late mail is in the mbox %d times", n)
+	}
+}
+
+// Without a record nothing tells which of the bytes of a parked mbox are in the Maildir.
+func TestAParkedMboxThatWasWrittenToAndHasNoRecordIsNotLeftBehind(t *testing.T) {
+	for _, written := range []bool{true, false} {
+		t.Run(fmt.Sprintf("written: %t", written), func(t *testing.T) {
+			s, rollback := backUser(t)
+			soak, err := journal.ReadSoak(s.site.State, s.a.Name)
+			s.check(errors.Join(err, journal.RemoveSoak(s.site.State, s.a.Name)))
+			if !written {
+				for _, p := range soak.Parked {
+					s.check(os.Chtimes(p.Path, time.Time{}, soak.Flipped.Add(-time.Minute)))
+				}
+				rollback().mustBe(t, s.a.Name, journal.Done, "")
+				return
+			}
+			time.Sleep(time.Until(soak.Flipped.Add(2 * time.Second))) // which the name tells in seconds
+			f, err := os.OpenFile(soak.Parked[0].Path, os.O_APPEND|os.O_WRONLY, 0)
+			s.check(err)
+			_, err = f.WriteString("\nFrom a@example.org Mon Jan  2 03:04:05 2023\nSubject: late\n\nlate\n")
+			s.check(errors.Join(err, f.Close()))
+			w := rollback()
+			w.mustBe(t, s.a.Name, journal.Skipped, "stray")
+			if !slices.ContainsFunc(w.notes, func(n string) bool { return strings.Contains(n, "can't be told") }) {
+				t.Errorf("notes %q", w.notes)
+			}
+		})
 	}
 }
 

@@ -3,6 +3,7 @@ package convert
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"slices"
 	"strings"
@@ -58,9 +59,13 @@ type baseReader struct {
 	swept int   // of the others
 }
 
-func readBase(src source, o mbox.Options, pseudo func(*mbox.Scanner, *mbox.Entry, mbox.State) error) (*baseReader, error) {
+func readBase(src source, o mbox.Options, check func() error, pseudo func(*mbox.Scanner, *mbox.Entry, mbox.State) error) (*baseReader, error) {
 	o.Digest = true
-	in, err := open(src, o)
+	f, err := src.open()
+	if err != nil {
+		return nil, failed(src, err)
+	}
+	in, err := scanBy(f, watched{f, check}, o)
 	if err != nil {
 		return nil, failed(src, err)
 	}
@@ -115,7 +120,8 @@ func (r *baseReader) pass() error {
 // compare holds the folder against the parked mbox, and plans the new one.
 func (b *backBox) compare(ctx context.Context, f *backFolder) (*backPlan, error) {
 	p := &backPlan{validity: f.header.UIDValidity, next: f.nextUID(), index: map[string]int32{}}
-	base, err := b.openBase(nil)
+	check := within(ctx, b.show)
+	base, err := b.openBase(check, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -124,10 +130,10 @@ func (b *backBox) compare(ctx context.Context, f *backFolder) (*backPlan, error)
 	}
 	p.due = make([]due, 0, f.messages())
 	err = f.each(func(l backMessage) error {
-		if err := errors.Join(ctx.Err(), b.show()); err != nil {
+		if err := check(); err != nil {
 			return err
 		}
-		d, err := b.decide(f, p, l, base)
+		d, err := b.decide(f, p, l, base, check)
 		p.due = append(p.due, d)
 		return errors.Join(err, b.paced(ctx, d.size))
 	})
@@ -142,12 +148,13 @@ func (b *backBox) compare(ctx context.Context, f *backFolder) (*backPlan, error)
 	return p, b.complete(f, p, base)
 }
 
-// openBase begins to read the parked mbox; nil if there is none.
-func (b *backBox) openBase(pseudo func(*mbox.Scanner, *mbox.Entry, mbox.State) error) (*baseReader, error) {
+// openBase begins to read the parked mbox, with a check of whether to go on; nil if
+// there is none.
+func (b *backBox) openBase(check func() error, pseudo func(*mbox.Scanner, *mbox.Entry, mbox.State) error) (*baseReader, error) {
 	if b.base == nil {
 		return nil, nil
 	}
-	r, err := readBase(*b.base, b.Scan, pseudo)
+	r, err := readBase(*b.base, b.Scan, check, pseudo)
 	if err != nil {
 		return nil, err
 	}
@@ -159,10 +166,10 @@ func (b *backBox) openBase(pseudo func(*mbox.Scanner, *mbox.Entry, mbox.State) e
 }
 
 // decide reads a message, and looks for it in the parked mbox.
-func (b *backBox) decide(f *backFolder, p *backPlan, l backMessage, base *baseReader) (d due, err error) {
-	got, err := b.reader.read(f.in(l.state), l.name, nil)
+func (b *backBox) decide(f *backFolder, p *backPlan, l backMessage, base *baseReader, check func() error) (d due, err error) {
+	got, err := b.reader.readWatched(f.in(l.state), l.name, nil, check)
 	if err != nil {
-		return d, b.unreadable(f, l, err)
+		return d, fmt.Errorf("%s: %w", l.name, b.unreadable(f, l, err))
 	}
 	d = due{uid: l.uid, date: got.date, size: got.size, digest: half(got.digest), flags: mboxFlags(l), how: written}
 	names := f.names(l.flags)

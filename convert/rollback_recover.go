@@ -315,7 +315,7 @@ func recordBack(state string, way journal.Rollback, soak journal.Soak) (journal.
 	if !slices.ContainsFunc(soak.Aside, func(a journal.Aside) bool {
 		return a.Ino == way.Maildir.Ino && (a.Path == way.Aside || a.From == way.Aside)
 	}) {
-		soak.Aside = append(soak.Aside, journal.Aside{Path: way.Aside, Dev: way.Maildir.Dev, Ino: way.Maildir.Ino, Back: soak.Back, Begun: way.Begun})
+		soak.Aside = append(soak.Aside, journal.Aside{Path: way.Aside, Dev: way.Maildir.Dev, Ino: way.Maildir.Ino, Back: soak.Back, Begun: way.Begun, Held: way.Held})
 	}
 	return soak, journal.WriteSoak(state, soak)
 }

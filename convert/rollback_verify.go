@@ -67,7 +67,8 @@ func (v *backCheck) wrong(uid uint32, format string, args ...any) error {
 // run scans the mbox, and has each message checked.
 func (v *backCheck) run(ctx context.Context, o mbox.Options, check func(*mbox.Entry, mbox.State, int) error) error {
 	o.Digest = true
-	s, err := mbox.NewScanner(v.out, v.size, o)
+	going := within(ctx, v.show)
+	s, err := mbox.NewScanner(watched{v.out, going}, v.size, o)
 	if err != nil {
 		return err
 	}
@@ -89,7 +90,7 @@ func (v *backCheck) run(ctx context.Context, o mbox.Options, check func(*mbox.En
 		if at == len(v.plan.due) {
 			return v.wrong(0, "has more messages than the %d that there are", len(v.plan.due))
 		}
-		if err := errors.Join(ctx.Err(), v.show(), check(e, state, at)); err != nil {
+		if err := errors.Join(going(), check(e, state, at)); err != nil {
 			return err
 		}
 		at++

@@ -109,25 +109,25 @@ func (b *backBox) write(ctx context.Context, f *backFolder, p *backPlan) error {
 		return err
 	}
 	if p.same {
-		return b.copyWhole()
+		return b.copyWhole(ctx)
 	}
 	if b.lines != nil {
 		if err := b.lines.Rewind(); err != nil {
 			return err
 		}
 	}
-	w := &backWriter{backBox: b, folder: f, plan: p}
+	w := &backWriter{backBox: b, folder: f, plan: p, check: within(ctx, b.show)}
 	w.out = mbox.NewWriter(b.out, mbox.WriterOptions{
 		Profile: b.Scan.Profile, Zone: b.Scan.Zone, UIDValidity: p.validity, NextUID: p.next, Keywords: p.listed,
 	})
 	var err error
-	if w.base, err = b.openBase(w.pseudo); err != nil {
+	if w.base, err = b.openBase(w.check, w.pseudo); err != nil {
 		return err
 	}
 	if w.base != nil {
 		defer w.base.Close()
 	}
-	if err := f.each(func(l backMessage) error { return errors.Join(ctx.Err(), b.show(), w.message(l)) }); err != nil {
+	if err := f.each(func(l backMessage) error { return errors.Join(w.check(), w.message(l)) }); err != nil {
 		return err
 	}
 	if w.at != len(p.due) {
@@ -140,15 +140,26 @@ func (b *backBox) write(ctx context.Context, f *backFolder, p *backPlan) error {
 	return nil
 }
 
+// copyStep is how much of an mbox is copied before it is asked whether to go on.
+const copyStep = 1 << 20
+
 // copyWhole copies the parked mbox.
-func (b *backBox) copyWhole() error {
+func (b *backBox) copyWhole(ctx context.Context) error {
 	from, err := b.base.open()
 	if err != nil {
 		return err
 	}
 	defer from.Close()
 	leaveAtime(from)
-	_, err = io.Copy(b.out, from)
+	check := within(ctx, b.show)
+	for err == nil {
+		if err = check(); err == nil {
+			_, err = io.CopyN(b.out, from, copyStep)
+		}
+	}
+	if err == io.EOF {
+		return nil
+	}
 	return err
 }
 
@@ -157,6 +168,7 @@ type backWriter struct {
 	*backBox
 	folder *backFolder
 	plan   *backPlan
+	check  func() error // of whether to go on
 	base   *baseReader
 	out    *mbox.Writer
 	at     int           // in plan.due
@@ -180,6 +192,9 @@ func (w *backWriter) message(l backMessage) error {
 		done, err = w.fromBase(l, d, state)
 	}
 	if err != nil {
+		if over := w.check(); over != nil { // of which the other may be a consequence
+			err = over
+		}
 		return fmt.Errorf("%s: %w", l.name, err)
 	}
 	w.settle()
@@ -228,7 +243,7 @@ func (w *backWriter) fromMaildir(l backMessage, d *due, state mbox.State) (*mbox
 		return nil, w.unreadable(w.folder, l, err)
 	}
 	defer f.Close()
-	m := mbox.Outgoing{Sender: returnPath(f), Date: time.Unix(d.date, 0), State: &state, Content: f, Size: d.size}
+	m := mbox.Outgoing{Sender: returnPath(f), Date: time.Unix(d.date, 0), State: &state, Content: watched{f, w.check}, Size: d.size}
 	if w.lines != nil {
 		line, err := w.lines.Find(d.uid)
 		if err != nil {

@@ -3,23 +3,17 @@ package convert
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
 	"slices"
 	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 	weighted "golang.org/x/sync/semaphore"
-	"golang.org/x/sys/unix"
 
 	"mailferry/internal/account"
 	"mailferry/internal/journal"
 	"mailferry/internal/safefs"
-	"mailferry/maildir"
-	"mailferry/mbox"
-	"mailferry/semaphore"
 )
 
 // Run moves accounts chunk by chunk, so that a fault is a small mess:
@@ -72,7 +66,7 @@ type Run struct {
 	entries map[string]*entry // users that the run is not through with
 	chunks  int               // begun
 	wait    *Wait             // why nothing happens; nil when something does
-	sweeper *Sweeper          // nil: nobody is moved
+	sweeper *sweeper          // nil: nobody is moved
 }
 
 // Verb is how far a run goes.
@@ -104,7 +98,7 @@ type Watch interface {
 type User struct {
 	Name     string        `json:"user"`
 	Outcome  string        `json:"outcome"`          // as of package journal
-	Reason   string        `json:"reason,omitempty"` // a code: of a finding, or one of those below
+	Reason   string        `json:"reason,omitempty"` // a code: of a finding, or one of those in reason.go
 	Text     string        `json:"text,omitempty"`   // what happened, for people
 	Findings []Finding     `json:"findings,omitempty"`
 	Round    *Round        `json:"round,omitempty"` // the last one
@@ -119,24 +113,6 @@ type User struct {
 
 	converted int // messages, counted in the Maildir
 }
-
-// Reasons beside the codes of findings.
-const (
-	reasonQuota      = "quota"
-	reasonSpace      = "space"
-	reasonBusy       = "busy"
-	reasonQuarantine = "quarantine"
-	reasonAltered    = "staging-altered"
-	reasonSync       = "sync"
-	reasonHold       = "hold-limit"
-	reasonInUse      = "in-use"
-	reasonVeto       = "vetoed"
-	reasonPostponed  = "postponed"
-	reasonStuck      = "stuck"
-	reasonUnstaged   = "not-precopied"
-	reasonStopped    = "stopped"
-	reasonError      = "error"
-)
 
 // The ends of a run.
 const (
@@ -357,48 +333,3 @@ func (r *Run) fail(err error) {
 		r.failure = err
 	}
 }
-
-// reasonOf sorts an error by what an admin does about it.
-func reasonOf(err error) string {
-	var (
-		busy    *Busy
-		altered *Altered
-		lock    *mbox.LockError
-		stuck   *Stuck
-		inUse   *InUse
-	)
-	switch {
-	case errors.As(err, &stuck):
-		return reasonStuck
-	case errors.Is(err, errQuarantine):
-		return reasonQuarantine
-	case errors.Is(err, unix.EDQUOT):
-		return reasonQuota
-	case errors.Is(err, unix.ENOSPC):
-		return reasonSpace
-	case errors.Is(err, context.Canceled):
-		return reasonStopped
-	case errors.Is(err, errVeto):
-		return reasonVeto
-	case errors.As(err, &inUse), errors.Is(err, errDrain):
-		return reasonInUse
-	case errors.As(err, &busy), errors.As(err, &lock) && lock.Busy(), // before the limit, which is what ended the wait for them
-		errors.Is(err, semaphore.ErrGateBusy), errors.Is(err, semaphore.ErrBusy):
-		return reasonBusy
-	case errors.Is(err, errHoldLimit), errors.Is(err, context.DeadlineExceeded):
-		return reasonHold
-	case errors.As(err, &altered), errors.Is(err, errAltered):
-		return reasonAltered
-	case errors.Is(err, maildir.ErrNotEmpty):
-		return "maildir-foreign"
-	case errors.Is(err, fs.ErrPermission):
-		return "mbox-unreadable"
-	}
-	if skip := skipOf("", err); skip.code != "" && isSkippable(err) {
-		return skip.code
-	}
-	return reasonError
-}
-
-// concernsAll reports whether an error is no user's but the disk's.
-func concernsAll(err error) bool { return errors.Is(err, unix.EIO) || errors.Is(err, unix.EROFS) }

@@ -157,7 +157,7 @@ func (w *sweep) aside() error {
 		if a.Back.IsZero() {
 			a.Back = w.soak.Back
 		}
-		left := 0
+		late, left := len(w.late), 0
 		err := w.eachNewer(a.Path, a.Back, func(root, dir *safefs.Dir, name string, info fs.FileInfo) error {
 			m, late := w.lateMail(root, dir, name, info, a)
 			if late {
@@ -177,9 +177,53 @@ func (w *sweep) aside() error {
 		if left > 0 {
 			w.differ(a.Path, "aside-mail", "has %d messages that came or were changed since he is on mbox again, of which it is not certain that they came late, are whole, and his alone: they are left there, and are not in his mbox unless they were before", left)
 		}
+		if err := w.countAside(a, len(w.late)-late+left); err != nil {
+			return err
+		}
 	}
 	slices.SortStableFunc(w.late, func(a, b lateMail) int { return cmp.Compare(a.born, b.born) })
 	return nil
+}
+
+// countAside names what came to a Maildir that was set aside, where times tell nothing
+// of it: the clock was set back meanwhile.
+func (w *sweep) countAside(a journal.Aside, known int) error {
+	more, err := w.moreThanHeld(a)
+	if more -= known; err == nil && more > 0 {
+		w.differ(a.Path, "aside-mail", "has %d messages more than when it was set aside, and their times do not tell which, as if the clock had been set back: they are left there, and are not in his mbox unless they were before", more)
+	}
+	return err
+}
+
+// moreThanHeld is how many messages a Maildir has more than when it was set aside.
+func (w *sweep) moreThanHeld(a journal.Aside) (more int, err error) {
+	root, err := safefs.OpenFor(a.Path, w.account.UID)
+	if err != nil {
+		return 0, nil // what lies there instead is named elsewhere
+	}
+	defer root.Close()
+	if a.Ino == 0 || !w.isSetAside(root, a) {
+		return 0, nil
+	}
+	n, err := countMessages(root)
+	if errors.Is(err, fs.ErrPermission) { // named elsewhere, too
+		return 0, nil
+	}
+	return n - a.Held, err
+}
+
+// countMessages counts the files in new and cur of all folders of a Maildir.
+func countMessages(root *safefs.Dir) (n int, err error) {
+	dirs, err := messageDirs(root, asideDepth)
+	for _, dir := range dirs {
+		err = errors.Join(err, dir.Names(func(name string) error {
+			if name[0] != '.' {
+				n++
+			}
+			return nil
+		}), dir.Close())
+	}
+	return n, err
 }
 
 // lateFor is how long behind a flip an agent may still be at work that looked before

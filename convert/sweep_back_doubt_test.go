@@ -81,6 +81,33 @@ func TestWhatComesLongAfterARollbackIsNoLateMail(t *testing.T) {
 	b.came(b.a.Spool)
 }
 
+// A clock that was fast at the flip, and is right again, tells of nothing that it is late:
+// then the number tells.
+func TestLateMailIsToldWhereTheClockWasSetBack(t *testing.T) {
+	b := newBackAgain(t)
+	soak := b.soak()
+	soak.Back = soak.Back.Add(time.Hour)
+	for i := range soak.Aside {
+		soak.Aside[i].Back = soak.Back
+	}
+	b.check(journal.WriteSoak(b.site.State, soak))
+	if r := b.sweep(); len(r.Differences) > 0 {
+		t.Fatalf("before anything came: %+v", r)
+	}
+	b.comes(filepath.Join(b.aside, "new", "1.a.b"), lateText)
+	r := b.sweep()
+	if r.Messages() > 0 || len(r.Differences) != 1 || !strings.Contains(r.Differences[0].Reason, "has 1 messages more than when it was set aside") {
+		t.Errorf("%+v", r)
+	}
+	doRun(t, b.place, Migrate, b.a)
+	run, w := newTestRun(t, b.place, Retire)
+	run.OlderThan = -2 * time.Hour
+	finish(t, run, []account.Account{b.a})
+	if text := w.users[b.a.Name].Text; !exists(t, filepath.Join(b.aside, "new", "1.a.b")) || !strings.Contains(text, "more than when it was set aside") {
+		t.Errorf("retire: %q", text)
+	}
+}
+
 // An agent of which the Maildir is the working directory has begun its message before
 // the last look, and ends it behind the flip.
 func TestAMessageBegunBeforeTheFlipAndEndedBehindItIsSwept(t *testing.T) {

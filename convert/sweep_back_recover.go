@@ -47,26 +47,15 @@ func (s Site) recoverBack(ctx context.Context, a account.Account) (did string, e
 	if _, err := journal.ReadSweepBack(s.State, a.Name); errors.Is(err, fs.ErrNotExist) {
 		return "", nil
 	}
-	w, err := s.newSweep(a, SweepOptions{Alone: true, Wait: unlockLimit})
-	if err != nil {
-		return "", err
-	}
-	sem, err := semaphore.For(a.Semaphore)
-	if err != nil {
-		return "", err
-	}
-	free, err := exclude(sem)
-	if err != nil {
-		return "", err
-	}
-	defer func() { err = errors.Join(err, free()) }()
-	switch state, err := sem.Get(); {
-	case err != nil || state == semaphore.Hold:
-		return "", err
-	case state != semaphore.Mbox:
-		return "", fmt.Errorf("late mail was being taken into an mbox of his, and he is on %s now: left alone; look at his record in %q", state, filepath.Join(s.State, "sweepback"))
-	}
-	return w.resumeBack(ctx)
+	return s.recovering(a, func(w *sweep, sem *semaphore.Semaphore) (string, error) {
+		switch state, err := sem.Get(); {
+		case err != nil || state == semaphore.Hold:
+			return "", err
+		case state != semaphore.Mbox:
+			return "", fmt.Errorf("late mail was being taken into an mbox of his, and he is on %s now: left alone; look at his record in %q", state, filepath.Join(s.State, "sweepback"))
+		}
+		return w.resumeBack(ctx)
+	})
 }
 
 // resumeBack goes on where a sweep was killed.
@@ -80,6 +69,7 @@ func (w *sweep) resumeBack(ctx context.Context) (did string, err error) {
 	}
 	const undone = "a sweep that had taken nothing was undone"
 	b := w.bringing(record)
+	b.check = within(ctx, b.check)
 	defer func() { err = errors.Join(err, b.close()) }()
 	limited, cancel := context.WithTimeout(ctx, w.opts.Wait)
 	defer cancel()

@@ -204,7 +204,7 @@ func TestTheRecordOfLateMailOfWhoIsOnMaildir(t *testing.T) {
 func TestLateMailIsTakenDuringTheGraceOfARollback(t *testing.T) {
 	b := newBackAgain(t)
 	told := &sweptBy{}
-	w := NewSweeper(context.Background(), b.site, "run", 5*time.Second, told.tell)
+	w := newSweeper(context.Background(), b.site, "run", 5*time.Second, told.tell)
 	w.Add(b.a)
 	time.Sleep(50 * time.Millisecond)
 	start, second := time.Now(), strings.Replace(lateText, "\n\n", "\nX-Second: yes\n\n", 1)

@@ -24,15 +24,17 @@ type bringing struct {
 	c       *cutover // for its gate and its locks
 	record  journal.SweepBack
 	taken   Taken
-	folder  *safefs.Dir // that new, cur and tmp lie in
-	source  *os.File    // the message
-	altered bool        // it can't be read back to the byte
+	folder  *safefs.Dir  // that new, cur and tmp lie in
+	source  *os.File     // the message
+	content *solid       // of it
+	check   func() error // of whether to go on, before each piece that is read
+	altered bool         // it can't be read back to the byte
 }
 
 func (w *sweep) bringing(record journal.SweepBack) *bringing {
 	c := &cutover{stage: &stage{Site: w.Site, account: w.account}, spoolGroup: w.group}
 	path := filepath.Join(record.Folder, record.Sub, record.Name)
-	return &bringing{sweep: w, c: c, record: record, taken: Taken{Mailbox: record.Mailbox, Path: path, Agent: "unknown", Messages: 1, Bytes: record.Size, To: record.Size}}
+	return &bringing{sweep: w, c: c, record: record, check: nowAndThen(c.refresh), taken: Taken{Mailbox: record.Mailbox, Path: path, Agent: "unknown", Messages: 1, Bytes: record.Size, To: record.Size}}
 }
 
 // bring takes a message into the mbox.
@@ -41,6 +43,7 @@ func (w *sweep) bring(ctx context.Context, m lateMail) (err error) {
 	if err != nil {
 		return err
 	}
+	b.check = within(ctx, b.check)
 	if err := journal.WriteSweepBack(w.State, b.record); err != nil {
 		return errors.Join(err, journal.RemoveSweepBack(w.State, w.account.Name))
 	}
@@ -57,7 +60,7 @@ func (w *sweep) bring(ctx context.Context, m lateMail) (err error) {
 		return err
 	})
 	if err != nil {
-		return errors.Join(err, b.undo(n))
+		return errors.Join(b.unlessUnfit(err), b.undo(n))
 	}
 	if err := b.finish(); err != nil {
 		return fmt.Errorf("%q is in %q, and the next sweep goes on: %w", b.taken.Path, b.record.Live, err)
@@ -86,8 +89,10 @@ func (b *bringing) unlessUnfit(err error) error {
 	var unfit *Unfit
 	var irregular *safefs.Irregular
 	switch {
-	case errors.As(err, &unfit):
+	case errors.As(err, &unfit) && unfit.Path == b.record.Live:
 		b.differ(unfit.Path, unfit.Code, "%s; %q is not in it", unfit.Text, b.taken.Path)
+	case errors.As(err, &unfit):
+		b.differ(unfit.Path, unfit.Code, "%s", unfit.Text)
 	case errors.As(err, &irregular):
 		b.differ(b.taken.Path, "aside-mail", "%v", irregular)
 	default:
@@ -119,6 +124,9 @@ func (b *bringing) prepare(ctx context.Context) error {
 	if err := b.c.asUser(b.isNew); err != nil {
 		return err
 	}
+	if err := fits(b.c.locks[0].dir, b.taken.Path, b.record.Bytes); err != nil {
+		return err
+	}
 	b.record.Phase = journal.BackAppending
 	return notOpen(b.taken.Path, b.source)
 }
@@ -139,6 +147,7 @@ func (b *bringing) open(sub, name string) (err error) {
 		return err
 	}
 	leaveAtime(b.source)
+	b.content = &solid{watched: watched{b.source, b.check}, path: b.taken.Path}
 	info, err := b.source.Stat()
 	if err != nil {
 		return err
@@ -224,7 +233,7 @@ func (b *bringing) isNew() error {
 		}
 	}
 	measure := message.NewMeasure()
-	if _, err := io.Copy(measure, io.NewSectionReader(b.source, 0, b.record.Size)); err != nil {
+	if _, err := io.Copy(measure, io.NewSectionReader(b.content, 0, b.record.Size)); err != nil {
 		return err
 	}
 	if h.digests[measure.Digest()] {
@@ -238,16 +247,14 @@ func (b *bringing) hold(info fs.FileInfo) (*holding, error) {
 	h := &holding{statOf(info), map[message.Digest]bool{}}
 	o := b.Scan
 	o.Digest = true
-	s, err := mbox.NewScanner(b.box(), info.Size(), o)
-	shown := time.Now()
+	s, err := mbox.NewScanner(&solid{watched: watched{b.box(), b.check}, path: b.record.Live}, info.Size(), o)
+	if s != nil {
+		defer s.Close()
+	}
 	for err == nil {
 		var e *mbox.Entry
 		if e, err = s.Next(); err == nil {
 			h.digests[e.Digest] = true
-		}
-		if time.Since(shown) > refreshEvery && err == nil {
-			shown = time.Now()
-			err = b.c.refresh()
 		}
 	}
 	if err != io.EOF {

@@ -53,7 +53,7 @@ func (b *bringing) measure() error {
 
 // writeTo writes what is to be appended: the same each time, as long as the message is.
 func (b *bringing) writeTo(out io.Writer) (n int64, err error) {
-	to := &keptAlive{to: out, alive: b.c.refresh, shown: time.Now()}
+	to := &counted{to: out}
 	if b.record.NewLine {
 		if _, err := to.Write([]byte("\n")); err != nil {
 			return to.n, err
@@ -61,12 +61,15 @@ func (b *bringing) writeTo(out io.Writer) (n int64, err error) {
 	}
 	w := mbox.NewWriter(to, mbox.WriterOptions{Profile: b.Scan.Profile, Zone: b.Scan.Zone})
 	done, err := w.WriteMessage(mbox.Outgoing{
-		Sender: returnPath(b.source), Date: time.Unix(b.record.Date, 0), State: b.state(), Content: b.source, Size: b.record.Size,
+		Sender: returnPath(b.source), Date: time.Unix(b.record.Date, 0), State: b.state(), Content: b.content, Size: b.record.Size,
 	})
 	if err == nil {
 		if err = w.Close(); err == nil {
 			b.altered = !done.Exact()
 		}
+	}
+	if err != nil && b.content.err != nil { // of which the other may be a consequence
+		err = b.content.err
 	}
 	return to.n, err
 }
@@ -81,23 +84,15 @@ func (b *bringing) state() *mbox.State {
 	return &mbox.State{Flags: mboxFlags(backMessage{flags: parsed.Flags})}
 }
 
-// keptAlive is a Writer that counts, and shows now and then that the locks are held.
-type keptAlive struct {
-	to    io.Writer
-	n     int64
-	alive func() error
-	shown time.Time
+// counted is a Writer that counts.
+type counted struct {
+	to io.Writer
+	n  int64
 }
 
-func (k *keptAlive) Write(p []byte) (int, error) {
-	if time.Since(k.shown) > refreshEvery {
-		k.shown = time.Now()
-		if err := k.alive(); err != nil {
-			return 0, err
-		}
-	}
-	n, err := k.to.Write(p)
-	k.n += int64(n)
+func (c *counted) Write(p []byte) (int, error) {
+	n, err := c.to.Write(p)
+	c.n += int64(n)
 	return n, err
 }
 
@@ -143,7 +138,7 @@ func (b *bringing) stillBox(size int64) error {
 // holdsAll reports whether the mbox holds the bytes at their place.
 func (b *bringing) holdsAll() (bool, error) {
 	sum := sha256.New()
-	n, err := io.Copy(sum, io.NewSectionReader(b.box(), b.record.From, b.record.Bytes))
+	n, err := io.Copy(sum, io.NewSectionReader(watched{b.box(), b.check}, b.record.From, b.record.Bytes))
 	return n == b.record.Bytes && hex.EncodeToString(sum.Sum(nil)) == b.record.Digest, err
 }
 

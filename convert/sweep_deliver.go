@@ -213,6 +213,17 @@ func (s Site) recoverSweep(ctx context.Context, a account.Account) (did string, 
 	if _, err := journal.ReadSweep(s.State, a.Name); errors.Is(err, fs.ErrNotExist) {
 		return "", nil
 	}
+	return s.recovering(a, func(w *sweep, _ *semaphore.Semaphore) (string, error) {
+		if err := w.readSoak(); err != nil {
+			return "", err
+		}
+		return w.resume(ctx)
+	})
+}
+
+// recovering resolves what a killed sweep has left of a user, while nobody else can
+// change his semaphore.
+func (s Site) recovering(a account.Account, resolve func(*sweep, *semaphore.Semaphore) (string, error)) (did string, err error) {
 	w, err := s.newSweep(a, SweepOptions{Alone: true, Wait: unlockLimit})
 	if err != nil {
 		return "", err
@@ -226,10 +237,7 @@ func (s Site) recoverSweep(ctx context.Context, a account.Account) (did string, 
 		return "", err
 	}
 	defer func() { err = errors.Join(err, free()) }()
-	if err := w.readSoak(); err != nil {
-		return "", err
-	}
-	return w.resume(ctx)
+	return resolve(w, sem)
 }
 
 // resume goes on where a sweep was killed.
@@ -332,7 +340,7 @@ func (t *taking) dropDead() error {
 	// What had not got its name yet first: the dotlock may be a second name of it,
 	// and the age of the two is one.
 	err = inGroup(dir, func() error { return semaphore.Sweep(dir.Fd(), time.Since(started), lock) })
-	if isDead(dir, lock) {
+	if isDead(dir, lock) || isLostAndEmpty(dir, lock) {
 		err = errors.Join(err, inGroup(dir, func() error { return dir.Unlink(lock) }))
 	}
 	if err == nil && t.opts.Alone {

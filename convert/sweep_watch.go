@@ -13,10 +13,10 @@ import (
 	"mailferry/internal/watchdir"
 )
 
-// Sweeper sweeps the users of a run, from the flip of each until his grace is
+// sweeper sweeps the users of a run, from the flip of each until his grace is
 // over: when something happens at his old paths, and at its end. One goroutine
-// does all of it. A nil Sweeper does nothing.
-type Sweeper struct {
+// does all of it. A nil sweeper does nothing.
+type sweeper struct {
 	site  Site
 	run   string
 	grace time.Duration
@@ -65,11 +65,11 @@ const (
 	sweepBusy    = 500 * time.Millisecond // for gate and locks: others wait
 )
 
-// NewSweeper begins. swept is told of each sweep that found something or failed,
+// newSweeper begins. swept is told of each sweep that found something or failed,
 // by the sweeper's goroutine. Without a grace, each user is looked at once, in
 // the end.
-func NewSweeper(ctx context.Context, s Site, run string, grace time.Duration, swept func(account.Account, *Swept, error)) *Sweeper {
-	w := &Sweeper{
+func newSweeper(ctx context.Context, s Site, run string, grace time.Duration, swept func(account.Account, *Swept, error)) *sweeper {
+	w := &sweeper{
 		site: s, run: run, grace: grace, swept: swept,
 		added: make(chan account.Account), last: make(chan struct{}), over: make(chan struct{}),
 		users: map[string]*graced{}, names: map[oldName]string{},
@@ -81,11 +81,11 @@ func NewSweeper(ctx context.Context, s Site, run string, grace time.Duration, sw
 }
 
 // newSweeper is that of a run; nil for one that moves nobody.
-func (r *Run) newSweeper(ctx context.Context) *Sweeper {
+func (r *Run) newSweeper(ctx context.Context) *sweeper {
 	if r.Verb != Migrate && r.Verb != Cutover && r.Verb != Rollback {
 		return nil
 	}
-	return NewSweeper(ctx, r.Site, r.Journal.ID(), r.Grace, r.swept)
+	return newSweeper(ctx, r.Site, r.Journal.ID(), r.Grace, r.swept)
 }
 
 // stay waits for the end of the grace of the users who were moved last.
@@ -152,7 +152,7 @@ func (s *Swept) Lines() (lines []string) {
 }
 
 // Add begins the grace of a user who has just been flipped and settled.
-func (w *Sweeper) Add(a account.Account) {
+func (w *sweeper) Add(a account.Account) {
 	if w == nil {
 		return
 	}
@@ -164,10 +164,10 @@ func (w *Sweeper) Add(a account.Account) {
 
 // Finish says that nobody will be added: when the grace of the last user is over,
 // the sweeper ends.
-func (w *Sweeper) Finish() { w.finish.Do(func() { close(w.last) }) }
+func (w *sweeper) Finish() { w.finish.Do(func() { close(w.last) }) }
 
 // ended reports whether the sweeper ends within a time.
-func (w *Sweeper) ended(within time.Duration) bool {
+func (w *sweeper) ended(within time.Duration) bool {
 	select {
 	case <-w.over:
 		return true
@@ -177,7 +177,7 @@ func (w *Sweeper) ended(within time.Duration) bool {
 }
 
 // Close ends the sweeper at once, between two sweeps.
-func (w *Sweeper) Close() {
+func (w *sweeper) Close() {
 	if w == nil {
 		return
 	}
@@ -185,7 +185,7 @@ func (w *Sweeper) Close() {
 	<-w.over
 }
 
-func (w *Sweeper) loop() {
+func (w *sweeper) loop() {
 	defer close(w.over)
 	var events <-chan watchdir.Event
 	if w.watcher != nil {
@@ -216,7 +216,7 @@ func (w *Sweeper) loop() {
 	}
 }
 
-func (w *Sweeper) add(a account.Account) {
+func (w *sweeper) add(a account.Account) {
 	now := time.Now()
 	g := &graced{account: a, until: now.Add(w.grace), due: now}
 	w.users[a.Name] = g
@@ -230,7 +230,7 @@ func (w *Sweeper) add(a account.Account) {
 }
 
 // watch watches the old paths of a user, as far as that can be had.
-func (w *Sweeper) watch(g *graced) {
+func (w *sweeper) watch(g *graced) {
 	s := &sweep{Site: w.site, account: g.account}
 	if err := s.readSoak(); err != nil {
 		return
@@ -251,7 +251,7 @@ func (w *Sweeper) watch(g *graced) {
 // anyName stands for all names in a directory that is the user's alone.
 const anyName = ""
 
-func (w *Sweeper) watchName(g *graced, dir, name string) bool {
+func (w *sweeper) watchName(g *graced, dir, name string) bool {
 	watch, err := w.watchDir(g.account, dir)
 	if err != nil {
 		return false
@@ -264,7 +264,7 @@ func (w *Sweeper) watchName(g *graced, dir, name string) bool {
 
 // watchDir watches a directory, which the user opens: no path of his is followed
 // by root.
-func (w *Sweeper) watchDir(a account.Account, path string) (watch watchdir.Watch, err error) {
+func (w *sweeper) watchDir(a account.Account, path string) (watch watchdir.Watch, err error) {
 	var dir *safefs.Dir
 	err = asUser(a, func() (err error) {
 		dir, err = safefs.OpenFor(path, a.UID)
@@ -278,7 +278,7 @@ func (w *Sweeper) watchDir(a account.Account, path string) (watch watchdir.Watch
 }
 
 // happened finds out whom an event concerns.
-func (w *Sweeper) happened(e watchdir.Event) {
+func (w *sweeper) happened(e watchdir.Event) {
 	if e.Lost {
 		for _, g := range w.users {
 			g.stir()
@@ -313,7 +313,7 @@ func (g *graced) soon(then time.Time) {
 }
 
 // lastOnes has those looked at who wait for the end of the run.
-func (w *Sweeper) lastOnes() {
+func (w *sweeper) lastOnes() {
 	w.draining = true
 	for _, g := range w.users {
 		g.soon(g.until)
@@ -321,7 +321,7 @@ func (w *Sweeper) lastOnes() {
 }
 
 // work looks at those who are due. Whose grace is over is looked at once more.
-func (w *Sweeper) work() {
+func (w *sweeper) work() {
 	for name, g := range w.users {
 		now := time.Now()
 		if w.ctx.Err() != nil || g.due.After(now) {
@@ -347,7 +347,7 @@ func (w *Sweeper) work() {
 }
 
 // tell tells of mail at once, and in the end of what was found each time.
-func (w *Sweeper) tell(a account.Account, report *Swept, err error, over bool) {
+func (w *sweeper) tell(a account.Account, report *Swept, err error, over bool) {
 	reason := ""
 	if err != nil {
 		reason = reasonOf(err)
@@ -359,7 +359,7 @@ func (w *Sweeper) tell(a account.Account, report *Swept, err error, over bool) {
 	}
 }
 
-func (w *Sweeper) leave(name string, g *graced) {
+func (w *sweeper) leave(name string, g *graced) {
 	for _, n := range g.watched {
 		delete(w.names, n)
 		w.watcher.Remove(n.watch) // what is left of it ends with the run
@@ -368,7 +368,7 @@ func (w *Sweeper) leave(name string, g *graced) {
 }
 
 // nap is the time until somebody is due.
-func (w *Sweeper) nap() time.Duration {
+func (w *sweeper) nap() time.Duration {
 	next := time.Now().Add(sweepSeldom)
 	for _, g := range w.users {
 		if g.due.Before(next) {

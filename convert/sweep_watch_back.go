@@ -12,7 +12,7 @@ import (
 // watchBack watches the Maildirs of a user who is on mbox again, to which mail may
 // come still: those that were set aside, and what is made at the old path. It is
 // called again when something has happened: what was made is watched then, too.
-func (w *Sweeper) watchBack(g *graced, soak journal.Soak) {
+func (w *sweeper) watchBack(g *graced, soak journal.Soak) {
 	g.back, g.all = true, true
 	if len(g.watched) == 0 {
 		g.all = w.watchName(g, filepath.Dir(soak.Maildir), filepath.Base(soak.Maildir))
@@ -30,7 +30,7 @@ func (w *Sweeper) watchBack(g *graced, soak journal.Soak) {
 
 // watchMaildir watches the new and cur of each folder, which the user opens, and the
 // directory itself, in which they are made. One that is not there needs no watch.
-func (w *Sweeper) watchMaildir(g *graced, path string) bool {
+func (w *sweeper) watchMaildir(g *graced, path string) bool {
 	var dirs []*safefs.Dir
 	err := asUser(g.account, func() error {
 		root, err := safefs.OpenFor(path, g.account.UID)
@@ -54,7 +54,7 @@ func (w *Sweeper) watchMaildir(g *graced, path string) bool {
 }
 
 // watchOnce takes a watch of all names up, if it is none of the user's yet.
-func (w *Sweeper) watchOnce(g *graced, watch watchdir.Watch) {
+func (w *sweeper) watchOnce(g *graced, watch watchdir.Watch) {
 	n := oldName{watch, anyName}
 	if slices.Contains(g.watched, n) {
 		w.watcher.Remove(watch) // which is counted

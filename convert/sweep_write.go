@@ -1,10 +1,13 @@
 package convert
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"time"
 
@@ -27,17 +30,61 @@ func (t *taking) makeStaging() (err error) {
 	return err
 }
 
+// holeLimit is how many bytes of zeros a sweep reads of one file, in part of a second: a
+// hole gives them without end, costs its owner nothing, and would keep all
+// other users of a run waiting; mail has none (RFC 5322 2.2), but for what a loss of
+// power leaves, and that is read some times. Other bytes count as mail however many they
+// are, and however slow the disk: they take their owner's room.
+var holeLimit int64 = 64 << 20
+
+// solid is a file of which no more is read than holeLimit allows: else the error is an
+// *Unfit.
+type solid struct {
+	watched
+	path  string
+	zeros int64 // that were read
+	err   error // the first, which is that of each reading from then on
+}
+
+func (s *solid) ReadAt(b []byte, off int64) (int, error) {
+	if s.err != nil {
+		return 0, s.err
+	}
+	n, err := s.watched.ReadAt(b, off)
+	s.zeros += int64(bytes.Count(b[:n], []byte{0}))
+	switch {
+	case err != nil && err != io.EOF:
+		s.err = err
+	case s.zeros > holeLimit:
+		s.err = &Unfit{s.path, "stray-hole", fmt.Sprintf("is zeros for long, as a file with a hole is, and is read no further than offset %d, since others wait: remove or cut off what is no mail; what is, is taken then", off+int64(n))}
+		return 0, s.err
+	}
+	return n, err
+}
+
+// fits demands that the filesystem of a directory has room for n bytes, before what is
+// written of them takes all of it from others.
+func fits(dir *safefs.Dir, path string, n int64) error {
+	left, err := dir.Statfs()
+	if err == nil && left.Bytes < n {
+		err = &fs.PathError{Op: "take", Path: path, Err: unix.ENOSPC}
+	}
+	return err
+}
+
 // write writes the messages to staging, each under the name that it will have.
 // Its memory is bounded by the names.
 func (t *taking) write(ctx context.Context) error {
 	scan := t.Scan
 	scan.Digest = true
-	from, err := t.first()
+	check := within(ctx, nowAndThen(t.alive))
+	source := &solid{watched: watched{t.source, check}, path: t.record.Path}
+	from, err := t.first(source)
 	if err != nil {
 		return err
 	}
 	size := t.record.To - from
-	in, err := mbox.NewScanner(io.NewSectionReader(t.source, from, size), size, scan)
+	in, err := mbox.NewScanner(io.NewSectionReader(source, from, size), size, scan)
 	if err != nil {
 		if t.record.From == 0 && begins(t.source) {
 			return &Busy{t.record.Path}
@@ -47,7 +94,6 @@ func (t *taking) write(ctx context.Context) error {
 	defer in.Close()
 	namer := maildir.NewNamer(time.Now(), os.Getpid(), hostname())
 	track := mbox.NewTracker(in)
-	shown := time.Now()
 	for {
 		e, err := in.Next()
 		if err == io.EOF {
@@ -67,16 +113,17 @@ func (t *taking) write(ctx context.Context) error {
 		if flags := systemFlags(state.Flags); flags != 0 { // a session has put it there: it goes to cur
 			name += maildir.InfoPrefix + flags.String()
 		}
+		if in.ReadsAgain() { // it is long
+			if err := fits(t.staging, t.record.Path, e.Size); err != nil {
+				return err
+			}
+		}
 		if err := t.message(name, e, in.WriteContent); err != nil {
 			return fmt.Errorf("%q: message at offset %d: %w", t.record.Path, from+e.Offset, err)
 		}
 		t.names = append(t.names, name)
 		t.taken.Bytes += e.Size
-		if time.Since(shown) > refreshEvery {
-			shown = time.Now()
-			err = t.alive()
-		}
-		if err = errors.Join(err, ctx.Err()); err != nil {
+		if err := check(); err != nil {
 			return err
 		}
 	}
@@ -84,10 +131,11 @@ func (t *taking) write(ctx context.Context) error {
 
 // first is where the first message is to begin: behind the line ends that an agent
 // adds when the mbox before it has none.
-func (t *taking) first() (from int64, err error) {
-	c := make([]byte, 1)
-	for from = t.record.From; from > 0 && from < t.record.To; from++ {
-		if _, err := t.source.ReadAt(c, from); err != nil || c[0] != '\n' && c[0] != '\r' {
+func (t *taking) first(source io.ReaderAt) (from int64, err error) {
+	from = t.record.From
+	in := bufio.NewReader(io.NewSectionReader(source, from, t.record.To-from))
+	for ; from > 0 && from < t.record.To; from++ {
+		if c, err := in.ReadByte(); err != nil || c != '\n' && c != '\r' {
 			return from, err
 		}
 	}

@@ -81,9 +81,6 @@ func (f *Folder) Read(name string, w io.Writer, buffer []byte, keep bool) (id Fi
 // Path names a message of cur, for messages.
 func (f *Folder) Path(name string) string { return filepath.Join(f.cur.Path(), name) }
 
-// Open opens a message of cur to read.
-func (f *Folder) Open(name string) (*os.File, error) { return f.cur.OpenRegular(name) }
-
 // Rename gives a message another name, which must be free.
 func (f *Folder) Rename(from, to string) error { return f.cur.Rename(from, to, false) }
 

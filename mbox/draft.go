@@ -65,6 +65,9 @@ func (w *Writer) settle(d *draft) error {
 	}
 	d.sep = best
 	d.close(best.middle)
+	if w.reader.w.err != nil {
+		return w.reader.w.err
+	}
 	if best.added == math.MaxInt {
 		return fmt.Errorf("profile %s finds no end of it", p.Name)
 	}

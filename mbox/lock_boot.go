@@ -11,6 +11,9 @@ import (
 // that its maker is dead: a power loss leaves locks of which the content never
 // reached the disk, and pids that others have now. Where other hosts make locks, too,
 // nothing is said: their makers may live.
+//
+// lock_boot.go of package mbox and boot.go of package semaphore, which imports
+// nothing of ours, are the same on purpose; a test in mbox compares them.
 func isOlderThanBoot(dir int, unchanged time.Duration) bool {
 	var fs unix.Statfs_t
 	if err := unix.Fstatfs(dir, &fs); err != nil || slices.Contains(shared, uint32(fs.Type)) {

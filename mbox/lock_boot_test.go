@@ -3,6 +3,7 @@ package mbox
 import (
 	"fmt"
 	"os"
+	"strings"
 	"testing"
 	"time"
 )
@@ -42,5 +43,20 @@ func TestLocksOlderThanTheBootAreStaleAtOnce(t *testing.T) {
 			s.must(err)
 			s.must(held.Release())
 		})
+	}
+}
+
+// Package semaphore has its copy, since it imports nothing of ours.
+func TestGateAndLocksAgeAlike(t *testing.T) {
+	var code [2]string
+	for i, path := range []string{"lock_boot.go", "../semaphore/boot.go"} {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, code[i], _ = strings.Cut(string(text), "\n\n") // behind the package clause
+	}
+	if code[0] == "" || code[0] != code[1] {
+		t.Error("what lock_boot.go and semaphore/boot.go say of the age of locks is not the same")
 	}
 }

@@ -42,7 +42,7 @@ func LockNew(ctx context.Context, dir int, temp, name string, opts LockOptions) 
 func attemptLockNew(dir int, temp, name string, opts LockOptions) (*Held, error) {
 	h := &Held{dir: dir, name: temp, opts: opts, fd: -1}
 	naming := func() error {
-		h.name = name
+		h.name, h.free = name, true
 		return nil
 	}
 	for _, step := range []func() error{h.openMbox, h.lockFcntl, h.lockFlock, naming, h.checkFree, h.lockDotlock, h.checkFree} {

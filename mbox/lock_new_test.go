@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -104,5 +105,48 @@ func TestTheLockOfANewMboxIsOneAmongOthers(t *testing.T) {
 	}
 	if err := held.Release(); err != nil {
 		t.Error(err)
+	}
+}
+
+// A dotlock beside nothing is judged by itself: it may be all that a loss of power has
+// left of somebody.
+func TestADeadDotlockWhereNothingLiesIsTakenOver(t *testing.T) {
+	host, err := os.Hostname()
+	if err != nil {
+		t.Fatal(err)
+	}
+	was := sinceBoot
+	defer func() { sinceBoot = was }()
+	for name, test := range map[string]struct {
+		content string
+		booted  bool // since it was made
+		taken   bool
+	}{
+		"of a process that is dead":         {"999999999:" + host, false, true},
+		"empty, from before the boot":       {"", true, true},
+		"empty, of now":                     {"", false, false},
+		"of a process that is alive":        {"1:" + host, false, false},
+		"of another host, before our boot ": {"1:elsewhere", true, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			sinceBoot = was
+			if test.booted {
+				sinceBoot = func() time.Duration { return -2 * time.Second }
+			}
+			dir, path := newBox(t)
+			if err := os.WriteFile(path+".lock", []byte(test.content), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			held, err := LockNew(context.Background(), dir, ".temp", "box", everyLock)
+			var fault *LockError
+			if test.taken && err != nil || !test.taken && !(errors.As(err, &fault) && fault.Busy()) {
+				t.Fatal(err)
+			}
+			if test.taken {
+				if err := held.Release(); err != nil {
+					t.Error(err)
+				}
+			}
+		})
 	}
 }

@@ -21,10 +21,10 @@ mailferry-deliver. It tells what closes the race between a delivery and a flip, 
 leaves it open, which locks don't exclude each other, and what could not be found
 out, and prints the parts of docs/routing that this host has still to get.
 
-It changes nothing, asks no server that runs, and reads nothing in a home. Exit
-code 0 when all is fine; 4 when something is to be done; 3 when something could not
-be found out.
-` + exitHelp,
+It changes nothing, asks no server that runs, and reads nothing in a home.
+
+Exit codes: 0 all is fine; 1 failed; 2 usage or configuration; 3 something could
+not be found out; 4 something is to be done; 130 interrupted.`,
 		Example: `  mailferry doctor`,
 		Args:    noArguments,
 		RunE:    func(cmd *cobra.Command, args []string) error { return examineHost(cmd, &f) },

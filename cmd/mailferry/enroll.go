@@ -126,7 +126,7 @@ func printEnrolled(w io.Writer, list []convert.Enrollment, n enrolled) error {
 	return err
 }
 
-// The JSON lines of enroll; see work.go.
+// The JSON lines of enroll; see output.go.
 type (
 	jsonEnrollment struct {
 		MessageType string `json:"message_type"` // "user"

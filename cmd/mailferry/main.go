@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"strings"
 	"syscall"
 
@@ -52,12 +53,14 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		Use:           "mailferry",
 		Short:         "Moves mail from mbox to Maildir, exactly",
 		Long:          "mailferry moves mail from mbox to Maildir: no message lost, doubled or altered.\n" + environmentHelp + exitHelp,
+		Version:       version(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
+	root.SetVersionTemplate("{{.Name}} {{.Version}}\n")
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.PersistentPreRunE = fromEnvironment
@@ -69,6 +72,14 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintf(stderr, "mailferry: %s\n", told(code, err))
 	}
 	return code
+}
+
+// version is that of the module that this program was built from.
+func version() string {
+	if b, ok := debug.ReadBuildInfo(); ok && b.Main.Version != "" {
+		return b.Main.Version
+	}
+	return "(devel)"
 }
 
 // told is an error as one line.

@@ -119,22 +119,7 @@ func runCommandWith(verb convert.Verb, keys []string, cmd *cobra.Command, option
 
 // migrate carries a run out, from the configuration to the exit code.
 func migrate(cmd *cobra.Command, f *siteFlags, verb convert.Verb, args []string, options func(*convert.Run)) (err error) {
-	c, err := f.config()
-	if err != nil {
-		return err
-	}
-	if doubts := c.Doubts(); len(doubts) > 0 { // who can write the configuration has root's powers in a run
-		return usageError{errors.Join(doubts...)}
-	}
-	users, err := loadUsers(cmd.Context(), c)
-	if err != nil {
-		return err
-	}
-	names, err := f.names(cmd, c, users, args)
-	if err != nil {
-		return err
-	}
-	accounts, err := accountsOf(cmd.Context(), c, users, names)
+	c, users, accounts, err := f.loadRun(cmd, args)
 	if err != nil {
 		return err
 	}
@@ -163,14 +148,7 @@ func migrate(cmd *cobra.Command, f *siteFlags, verb convert.Verb, args []string,
 	summary, fault := do(cmd.Context(), accounts)
 	around.wait()
 	deaf() // while we hold the lock: the next run has a socket of that name
-	code := runCode(summary, fault)
-	if code == exitDone && r.Unresolved > 0 {
-		code = exitSkipped
-	}
-	if r.Differing > 0 && (code == exitDone || code == exitSkipped) {
-		code = exitMismatch
-	}
-	summary.ExitCode = code
+	summary.ExitCode = exitOfRun(r, summary, fault)
 	fault = errors.Join(fault, log.Finish(*summary))
 	if err := w.end(log.ID(), summary); err != nil {
 		fault = errors.Join(fault, fmt.Errorf("the run is over, but its report could not be written: %w", err))
@@ -178,10 +156,32 @@ func migrate(cmd *cobra.Command, f *siteFlags, verb convert.Verb, args []string,
 	if fault != nil {
 		return fault
 	}
-	if code != exitDone {
-		return outcome(code)
+	if summary.ExitCode != exitDone {
+		return outcome(summary.ExitCode)
 	}
 	return nil
+}
+
+// loadRun loads what a run works on: the configuration, the user database, and the
+// accounts that the command line selects.
+func (f *siteFlags) loadRun(cmd *cobra.Command, args []string) (*config.Config, *account.Users, []account.Account, error) {
+	c, err := f.config()
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	if doubts := c.Doubts(); len(doubts) > 0 { // who can write the configuration has root's powers in a run
+		return nil, nil, nil, usageError{errors.Join(doubts...)}
+	}
+	users, err := loadUsers(cmd.Context(), c)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	names, err := f.names(cmd, c, users, args)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	accounts, err := accountsOf(cmd.Context(), c, users, names)
+	return c, users, accounts, err
 }
 
 // newRun is a run as the configuration has it, and what limits its bandwidth.
@@ -260,7 +260,21 @@ func (b *bandwidth) wait(ctx context.Context, bytes int64) error {
 	return ctx.Err()
 }
 
-// runCode is the exit code of a run.
+// exitOfRun is the exit code of a run, with what it found beside its users' outcomes.
+func exitOfRun(r *convert.Run, s *journal.Summary, fault error) int {
+	switch code := runCode(s, fault); {
+	case code != exitDone && code != exitSkipped:
+		return code
+	case r.Differing > 0:
+		return exitMismatch
+	case r.Unresolved > 0:
+		return exitSkipped
+	default:
+		return code
+	}
+}
+
+// runCode is the exit code of what became of the users.
 func runCode(s *journal.Summary, fault error) int {
 	switch {
 	case fault != nil:

@@ -185,7 +185,7 @@ func span(s convert.Seconds) string {
 	return (time.Duration(float64(s)) * time.Second).String()
 }
 
-// The JSON lines of a plan; see work.go.
+// The JSON lines of a plan; see output.go.
 type (
 	jsonAccount struct {
 		MessageType string `json:"message_type"` // "account"

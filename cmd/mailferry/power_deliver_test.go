@@ -89,7 +89,7 @@ func (a *settlement) cameToMbox() (came []string) {
 		a.tell("the mbox has %d bytes, and does not begin with the %d that it had", len(content), was.Size)
 		return nil
 	}
-	late := strings.TrimPrefix(string(content[was.Size:]), "\n")
+	late := strings.TrimLeft(string(content[was.Size:]), "\n")
 	if late == "" {
 		return nil
 	}

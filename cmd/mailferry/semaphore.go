@@ -199,7 +199,7 @@ func printReading(w io.Writer, r convert.Reading, means string) error {
 	return err
 }
 
-// The JSON lines of semaphore; see work.go.
+// The JSON lines of semaphore; see output.go.
 type (
 	jsonReading struct {
 		MessageType string `json:"message_type"` // "semaphore"

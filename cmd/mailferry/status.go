@@ -137,7 +137,7 @@ func lastText(e *journal.Event) string {
 
 func stamp(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05Z") }
 
-// The JSON lines of status; see work.go.
+// The JSON lines of status; see output.go.
 type (
 	jsonStatus struct {
 		MessageType string `json:"message_type"` // "user"

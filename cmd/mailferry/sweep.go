@@ -138,7 +138,7 @@ func (r *sweepReport) sweep(cmd *cobra.Command, site convert.Site, due []account
 	return log.Finish(sum)
 }
 
-// The JSON lines of a sweep; see work.go.
+// The JSON lines of a sweep; see output.go.
 type (
 	jsonSwept struct {
 		MessageType string `json:"message_type"` // "user"

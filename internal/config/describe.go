@@ -41,14 +41,14 @@ func Describe(w io.Writer) error {
 			}
 			table, name = in, inner
 		}
-		fmt.Fprintf(b, "\n# %s\n# (%s; --%s, %s)\n#%s = %s\n", k.Help, k.Type, k.Flag(), k.Env(), name, k.TOML())
+		fmt.Fprintf(b, "\n# %s\n# (%s; --%s, %s)\n#%s = %s\n", k.Help, k.Type, k.Flag(), k.Env(), name, k.toml())
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
 }
 
-// TOML is the default as the file has it.
-func (k Key) TOML() string {
+// toml is the default as the file has it.
+func (k Key) toml() string {
 	switch k.Type {
 	case Integer, Boolean:
 		return k.Default

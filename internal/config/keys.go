@@ -11,8 +11,7 @@ import (
 	"mailferry/mbox"
 )
 
-// keys is the one place where a key stands. Numbers without another origin are
-// the defaults of the design: chunks of 100 users, holds of 30 s.
+// keys is the one place where a key stands.
 var keys = []Key{
 	{"spool", Template, "/var/mail/{user}",
 		"mbox that is a user's INBOX",

@@ -26,7 +26,7 @@ type Event struct {
 	Time    time.Time `json:"time"`           // set by Log if zero
 	Run     string    `json:"run"`            // set by Log
 	User    string    `json:"user,omitempty"` // none for what concerns the run or a chunk
-	Phase   string    `json:"phase"`          // "inspect", "precopy", "hold", "flip", "chunk", ...
+	Phase   string    `json:"phase"`          // "migrate", "hold", "flip", "chunk", ...; docs/state.md lists them
 	Outcome string    `json:"outcome,omitempty"`
 	Reason  string    `json:"reason,omitempty"` // one sentence, or the code of a finding
 

@@ -22,6 +22,7 @@ type Rollback struct {
 	// names, with their sizes then; zero: none of them has one.
 	Seen  time.Time     `json:"seen,omitzero"`
 	Begun []Undelivered `json:"begun,omitempty"` // messages that lay in tmp then
+	Held  int           `json:"held,omitempty"`  // how many were in new and cur of its folders
 }
 
 // Undelivered is a message that an agent had begun, and not yet delivered, when a Maildir

@@ -46,6 +46,7 @@ type Aside struct {
 	Back time.Time `json:"back,omitzero"` // of a Maildir: since when nobody reads it
 
 	Begun []Undelivered `json:"begun,omitempty"` // of a Maildir: as of Rollback
+	Held  int           `json:"held,omitempty"`  // of a Maildir: as of Rollback
 
 	Taken int64 `json:"taken,omitempty"` // of an mbox: as of Parked
 }
@@ -60,9 +61,6 @@ func ReadSoak(state, user string) (Soak, error) { return soaks.read(state, user)
 
 // RemoveSoak removes the records of users, durably.
 func RemoveSoak(state string, users ...string) error { return soaks.remove(state, users) }
-
-// ListSoak returns all records, by user, with the error of those that can't be read.
-func ListSoak(state string) ([]Soak, error) { return soaks.list(state) }
 
 // each applies a function to the fields that may hold any bytes.
 func (s Soak) each(do func(string) string) Soak {

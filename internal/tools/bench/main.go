@@ -1,8 +1,7 @@
 // Command bench measures conversions, precopies, migrations, holds and deliveries
 // against their peers, each run on a fresh ext4 image, all contenders in turn: A B C A B C.
 //
-//	go build -o bin/ ./cmd/...
-//	go run ./internal/tools/bench -mailferry bin/mailferry -out docs/bench.md
+//	make bench
 //
 // It needs root (loop mounts), mkfs.ext4 and the peers tar, rsync, mb2md, doveadm,
 // procmail, maildrop, Postfix and strace.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -69,77 +68,6 @@ func (d *dotlockFile) held() bool {
 
 func sinceChange(st *unix.Stat_t) time.Duration {
 	return time.Since(time.Unix(st.Ctim.Unix()))
-}
-
-func (h *Held) lockFcntl() error {
-	if !h.opts.Fcntl {
-		return nil
-	}
-	return h.takeFcntl()
-}
-
-// fcntl is the fcntl(2) lock call for the whole file: Len 0 is to the end,
-// wherever that will be. It returns who is in the way, for F_OFD_GETLK.
-func (h *Held) fcntl(cmd int, typ int16) (pid int, err error) {
-	lock := unix.Flock_t{Type: typ, Whence: unix.SEEK_SET}
-	err = unix.FcntlFlock(uintptr(h.fd), cmd, &lock)
-	return max(int(lock.Pid), 0), err // -1: an open-file-description lock
-}
-
-// takeFcntl takes the fcntl lock; having it already is success.
-func (h *Held) takeFcntl() error {
-	_, err := h.fcntl(unix.F_OFD_SETLK, unix.F_WRLCK)
-	switch {
-	case err == nil:
-		return nil
-	case !wouldBlock(err):
-		return h.failed(KindFcntl, "taking the fcntl lock", err)
-	}
-	pid, _ := h.fcntl(unix.F_OFD_GETLK, unix.F_WRLCK)
-	return h.busyKernelLock(KindFcntl, pid)
-}
-
-func (h *Held) lockFlock() error {
-	if !h.opts.Flock {
-		return nil
-	}
-	switch err := unix.Flock(h.fd, unix.LOCK_EX|unix.LOCK_NB); {
-	case err == nil:
-		return nil
-	case wouldBlock(err):
-		return h.busyKernelLock(KindFlock, flockHolder(&h.st))
-	default:
-		return h.failed(KindFlock, "taking the flock", err)
-	}
-}
-
-// wouldBlock: fcntl(2) may answer EACCES too, and EINTR where a server keeps the lock.
-func wouldBlock(err error) bool {
-	return errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EACCES) || errors.Is(err, unix.EINTR)
-}
-
-func (h *Held) busyKernelLock(kind LockKind, pid int) error {
-	holder := LockHolder{PID: pid}
-	e := h.fault(LockBusy, kind, fmt.Sprintf("%s held by %s", kind, holder))
-	e.Holder = holder
-	e.Hint = "to look at the holder: lslocks -u; fuser -v " + printable(h.opts.Path)
-	return e
-}
-
-// flockHolder finds in /proc/locks who holds the flock of the file, 0 if that can't
-// be told: flock(2) itself does not say. Its lines read
-// `6: FLOCK  ADVISORY  WRITE 4121 fe:00:9978631 0 EOF` (proc_locks(5)).
-func flockHolder(st *unix.Stat_t) int {
-	table, _ := os.ReadFile("/proc/locks")
-	file := fmt.Sprintf("%02x:%02x:%d", unix.Major(st.Dev), unix.Minor(st.Dev), st.Ino)
-	for line := range strings.Lines(string(table)) {
-		f := strings.Fields(line)
-		if len(f) > 5 && f[1] == "FLOCK" && f[5] == file {
-			pid, _ := strconv.Atoi(f[4])
-			return max(pid, 0)
-		}
-	}
-	return 0
 }
 
 // lockDotlock makes NAME.lock ours, or says who is in the way.
@@ -207,6 +135,14 @@ func (h *Held) readHolder(st *unix.Stat_t) LockHolder {
 	return ParseHolder(string(content[:n]))
 }
 
+// PredatesBoot reports whether a dotlock in a directory was made before this host was
+// started, so that its maker is dead. What can't be looked at does not.
+func PredatesBoot(dir int, name string) bool {
+	var st unix.Stat_t
+	err := unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW)
+	return err == nil && isOlderThanBoot(dir, sinceChange(&st))
+}
+
 // judge returns nil when the dotlock is stale.
 func (h *Held) judge(d *dotlockFile) error {
 	if d.st.Mode&unix.S_IFMT != unix.S_IFREG {
@@ -215,11 +151,14 @@ func (h *Held) judge(d *dotlockFile) error {
 	if uid := int(d.st.Uid); uid != 0 && uid != int(h.st.Uid) && uid != unix.Geteuid() {
 		return h.refusedDotlock(fmt.Sprintf("belongs to uid %d, who is neither root nor the owner of the mbox, uid %d", uid, h.st.Uid))
 	}
+	unchanged := sinceChange(&d.st)
 	mbox, err := h.statName(h.name)
-	if err != nil {
+	switch {
+	case err == nil:
+		unchanged = min(unchanged, sinceChange(&mbox))
+	case !h.free || !errors.Is(err, unix.ENOENT): // where nothing lies yet, the dotlock tells all
 		return h.fault(LockBusy, "", h.replaced())
 	}
-	unchanged := min(sinceChange(&d.st), sinceChange(&mbox))
 	if (d.holder.Host == "" || d.holder.Host == h.opts.Hostname) && isOlderThanBoot(h.dir, unchanged) {
 		return nil
 	}
@@ -397,19 +336,4 @@ func (h *Held) dropDotlock() error {
 	h.own.forget()
 	h.own = nil
 	return err
-}
-
-// letGo gives up whatever is held. The dotlock goes first, while the fcntl lock
-// keeps others of us from taking it over. The kernel locks are dropped by call and
-// not by close alone, since a child between fork and exec has the descriptor too;
-// if a call fails, close still does it.
-func (h *Held) letGo() error {
-	err := h.opts.WithGroup(h.dropDotlock)
-	if h.fd == -1 {
-		return err
-	}
-	h.fcntl(unix.F_OFD_SETLK, unix.F_UNLCK)
-	unix.Flock(h.fd, unix.LOCK_UN)
-	h.fd = -1
-	return errors.Join(err, h.File.Close())
 }
