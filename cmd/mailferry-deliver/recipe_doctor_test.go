@@ -6,6 +6,8 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+
+	"mailferry/internal/postfixtest"
 )
 
 // doctor runs mailferry doctor in the ground.
@@ -24,7 +26,7 @@ func (g *host) doctor() (code int, said string) {
 func (g *host) configure(recipes ...string) {
 	g.Helper()
 	g.write("/etc/postfix/main.cf", mainCf)
-	g.write("/etc/postfix/master.cf", masterCf)
+	g.write("/etc/postfix/master.cf", postfixtest.Master)
 	g.write("/etc/dovecot/dovecot.conf", dovecotConf)
 	g.run("sh", "-c", "rm -f /etc/dovecot/conf.d/* /etc/procmailrc /etc/maildroprc")
 	g.write("/etc/dovecot/conf.d/99-logins.conf", "protocols = $protocols imap pop3\n")

@@ -7,38 +7,11 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"mailferry/internal/postfixtest"
 )
 
-// A small Postfix that takes mail from its sendmail command.
-const (
-	mainCf = `compatibility_level = 3.6
-maillog_file = /var/lib/postfix/log
-maillog_file_prefixes = /var
-inet_interfaces = 127.0.0.1
-myhostname = test.invalid
-mydestination = test.invalid
-recipient_delimiter = +
-alias_maps =
-alias_database =
-biff = no
-`
-	masterCf = `pickup unix n - n 1 1 pickup
-cleanup unix n - n - 0 cleanup
-qmgr unix n - n 300 1 qmgr
-rewrite unix - - n - - trivial-rewrite
-bounce unix - - n - 0 bounce
-defer unix - - n - 0 bounce
-trace unix - - n - 0 bounce
-flush unix n - n 1000? 0 flush
-showq unix n - n - - showq
-error unix - - n - - error
-retry unix - - n - - error
-proxymap unix - - n - - proxymap
-local unix - n n - - local
-lmtp unix - - n - - lmtp
-postlog unix-dgram n - n - 1 postlogd
-`
-)
+var mainCf = postfixtest.Main("maillog_file = /var/lib/postfix/log", "recipient_delimiter = +", "alias_maps =")
 
 // route is an MTA on a ground.
 type route interface {
@@ -54,7 +27,7 @@ type postfix struct{ *host }
 func startPostfix(g *host, files map[string]string) postfix {
 	g.Helper()
 	g.write("/etc/postfix/main.cf", mainCf)
-	g.write("/etc/postfix/master.cf", masterCf)
+	g.write("/etc/postfix/master.cf", postfixtest.Master)
 	g.apply(files)
 	g.run("chown", "-R", "postfix", "/var/lib/postfix")
 	g.run("postfix", "start")

@@ -14,6 +14,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"mailferry/internal/postfixtest"
 )
 
 const (
@@ -90,7 +92,7 @@ func newTraffic(t *testing.T, agent string) *traffic {
 		files["/etc/postfix/main.cf"] = strings.Replace(files["/etc/postfix/main.cf"], "mailferry-deliver\n", "mailferry-deliver --wait 0s\n", 1)
 	}
 	w.postfix = startPostfix(g, files)
-	g.write("/etc/postfix/master.cf", masterCf+w.address+" inet n - n - - smtpd\n")
+	g.write("/etc/postfix/master.cf", postfixtest.Master+w.address+" inet n - n - - smtpd\n")
 	g.run("postfix", "reload")
 	if agent == "postfix-lmtp.md" {
 		g.startLMTP(files, w)

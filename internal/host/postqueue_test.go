@@ -11,38 +11,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"mailferry/internal/postfixtest"
 )
-
-const masterCf = `pickup unix n - n 60 1 pickup
-cleanup unix n - n - 0 cleanup
-qmgr unix n - n 300 1 qmgr
-rewrite unix - - n - - trivial-rewrite
-bounce unix - - n - 0 bounce
-defer unix - - n - 0 bounce
-trace unix - - n - 0 bounce
-flush unix n - n 1000? 0 flush
-showq unix n - n - - showq
-error unix - - n - - error
-retry unix - - n - - error
-local unix - n n - - local
-postlog unix-dgram n - n - 1 postlogd
-`
-
-const mainCf = `compatibility_level = 3.6
-queue_directory = %[1]s/queue
-data_directory = %[1]s/data
-maillog_file = %[1]s/data/log
-maillog_file_prefixes = /
-inet_interfaces = 127.0.0.1
-myhostname = test.invalid
-mydestination = test.invalid
-recipient_delimiter = +
-alias_maps = texthash:%[1]s/aliases
-alias_database =
-local_recipient_maps =
-biff = no
-mailbox_command = %[1]s/deliver
-`
 
 // deliver is an agent whose mailboxes are held until a file says otherwise.
 const deliver = `#!/bin/sh
@@ -71,8 +42,11 @@ func startPostfix(t *testing.T) *postfix {
 		}
 	}
 	for name, text := range map[string]string{
-		"conf/main.cf": fmt.Sprintf(mainCf, dir), "conf/master.cf": masterCf,
-		"aliases": "staff nobody, games\n", "deliver": fmt.Sprintf(deliver, dir),
+		"conf/main.cf": postfixtest.Main(
+			"queue_directory = "+dir+"/queue", "data_directory = "+dir+"/data", "maillog_file = "+dir+"/data/log",
+			"recipient_delimiter = +", "alias_maps = texthash:"+dir+"/aliases", "local_recipient_maps =", "mailbox_command = "+dir+"/deliver"),
+		"conf/master.cf": postfixtest.Master,
+		"aliases":        "staff nobody, games\n", "deliver": fmt.Sprintf(deliver, dir),
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o755); err != nil {
 			t.Fatal(err)

@@ -15,44 +15,11 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"mailferry/internal/postfixtest"
 )
 
-// A Postfix of its own that takes mail by SMTP. It slows no sender down
-// (in_flow_delay): what is measured is how fast all of it comes through.
-const (
-	postfixMain = `compatibility_level = 3.6
-maillog_file = /var/lib/postfix/log
-maillog_file_prefixes = /var
-queue_directory = %s
-inet_interfaces = 127.0.0.1
-myhostname = test.invalid
-mydestination = test.invalid
-recipient_delimiter = +
-alias_maps =
-alias_database =
-biff = no
-in_flow_delay = 0
-`
-	postfixMaster = `%s inet n - n - - smtpd
-pickup unix n - n 60 1 pickup
-cleanup unix n - n - 0 cleanup
-qmgr unix n - n 300 1 qmgr
-rewrite unix - - n - - trivial-rewrite
-bounce unix - - n - 0 bounce
-defer unix - - n - 0 bounce
-trace unix - - n - 0 bounce
-flush unix n - n 1000? 0 flush
-showq unix n - n - - showq
-error unix - - n - - error
-retry unix - - n - - error
-proxymap unix - - n - - proxymap
-anvil unix - - n - 1 anvil
-local unix - n n - - local
-lmtp unix - - n - - lmtp
-postlog unix-dgram n - n - 1 postlogd
-`
-	postfixLog = "/var/lib/postfix/log"
-)
+const postfixLog = "/var/lib/postfix/log"
 
 // route is a way from Postfix to the mailboxes.
 type route struct {
@@ -178,8 +145,9 @@ func (p *running) start(ctx context.Context, r route) (err error) {
 		return err
 	}
 	for path, text := range map[string]string{
-		"/etc/postfix/main.cf":   fmt.Sprintf(postfixMain, p.path("queue")) + r.settings,
-		"/etc/postfix/master.cf": fmt.Sprintf(postfixMaster, p.address),
+		"/etc/postfix/main.cf": postfixtest.Main("maillog_file = "+postfixLog, "queue_directory = "+p.path("queue"), "recipient_delimiter = +", "alias_maps =",
+			"in_flow_delay = 0") + r.settings, // no sender is slowed down: what is measured is how fast all of it comes through
+		"/etc/postfix/master.cf": p.address + " inet n - n - - smtpd\n" + postfixtest.Master,
 	} {
 		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 			return err
