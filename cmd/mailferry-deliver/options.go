@@ -21,6 +21,7 @@ type options struct {
 	extensionFolders bool
 	version          bool
 	lmtp             string // socket
+	delimiter        string // for the server
 }
 
 // How long is waited: most cutovers take less than the first, and no delivery
@@ -67,7 +68,8 @@ var flags = map[string]struct {
 		}
 		return nil
 	}},
-	"--version": {false, func(o *options, _ string) error { o.version = true; return nil }},
+	"--recipient-delimiter": {true, func(o *options, text string) error { o.delimiter = text; return nil }},
+	"--version":             {false, func(o *options, _ string) error { o.version = true; return nil }},
 }
 
 // maxWait keeps all waiting far below Postfix's command_time_limit, 1000 s,
@@ -110,6 +112,9 @@ func parse(args []string) (o options, err error) {
 		if err := f.set(&o, text); err != nil {
 			return o, fmt.Errorf("%s: %w", name, err)
 		}
+	}
+	if o.delimiter != "" && o.lmtp == "" {
+		return o, errors.New("--recipient-delimiter is for --lmtp; " + usage)
 	}
 	return o, nil
 }

@@ -78,6 +78,13 @@ func TestOurOwnOptions(t *testing.T) {
 	}
 }
 
+// The server parses its own.
+func TestOptionsOfTheServerReachIt(t *testing.T) {
+	if o, err := parse([]string{"--lmtp", "socket", "--recipient-delimiter", "-+"}); err != nil || o.lmtp != "socket" {
+		t.Errorf("%+v, %v", o, err)
+	}
+}
+
 func TestAWrongCallSaysWhatIsWrong(t *testing.T) {
 	for call, want := range map[string]string{
 		"-x":                     `"-x" is unknown`,
@@ -93,6 +100,8 @@ func TestAWrongCallSaysWhatIsWrong(t *testing.T) {
 		"--extension-folders=no": "takes no value",
 		"-tx":                    "takes no value",
 		"--help":                 "usage: ",
+
+		"--recipient-delimiter - -d alice": "is for --lmtp",
 	} {
 		if _, err := parse(strings.Fields(call)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v, want %q", call, err, want)

@@ -12,6 +12,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"syscall"
 	"time"
 
@@ -27,13 +28,13 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	err := run(ctx, os.Args[1:], os.Stderr)
 	stop()
-	if errors.Is(err, flag.ErrHelp) {
-		os.Exit(2)
+	if err == nil {
+		return
 	}
-	if err != nil {
+	if !errors.Is(err, flag.ErrHelp) {
 		fmt.Fprintf(os.Stderr, "mailferry-lmtp: %s\n", deliver.Complaint(err))
-		os.Exit(1)
 	}
+	os.Exit(deliver.ExitLater) // if an MTA has called it for a message, that stays in the queue
 }
 
 // maxWait is for how long a delivery may wait: Postfix does for 600 s
@@ -49,11 +50,12 @@ func run(ctx context.Context, args []string, log io.Writer) error {
 	wait := flags.Duration("wait", 5*time.Second, "how long a hold is waited for")
 	lockWait := flags.Duration("lock-wait", 15*time.Second, "how long the gate is waited for, and then the mbox's locks")
 	folders := flags.Bool("extension-folders", false, "put mail for USER+NAME into the folder NAME, if there is one")
+	delimiters := flags.String("recipient-delimiter", "+", "`CHARACTERS` that begin an address extension: Postfix's recipient_delimiter")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
 	if flags.NArg() > 0 || *socket == "" {
-		return errors.New("usage: mailferry-deliver --lmtp SOCKET [--config FILE] [--wait 5s] [--lock-wait 15s] [--extension-folders]")
+		return errors.New("usage: mailferry-deliver --lmtp SOCKET [--config FILE] [--wait 5s] [--lock-wait 15s] [--extension-folders]; mailferry-lmtp also takes --recipient-delimiter +")
 	}
 	if *wait < 0 || *lockWait < 0 || *wait+2**lockWait > maxWait {
 		return fmt.Errorf("--wait and twice --lock-wait are more than %s: the MTA would not wait for the answer", maxWait)
@@ -73,14 +75,23 @@ func run(ctx context.Context, args []string, log io.Writer) error {
 			Locks: c.Locks, Layout: c.Layout,
 			HoldWait: *wait, LockWait: *lockWait, Folders: *folders,
 		},
-		Dir: c.State, Log: log,
+		Delimiters: *delimiters, Dir: c.State, Log: log,
 	}
 	return server.Serve(ctx, l)
 }
 
 // listen makes the socket, for everybody who gets through its directory, and
-// removes one that nobody answers any more.
+// removes one that nobody answers any more. The directory is locked meanwhile:
+// of two servers that start at once, one would remove the other's socket.
 func listen(path string) (net.Listener, error) {
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	if err := unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return nil, fmt.Errorf("%s: another server starts there: %w", dir.Name(), err)
+	}
 	if conn, err := net.Dial("unix", path); err == nil {
 		conn.Close()
 		return nil, fmt.Errorf("%s: another server answers there", path)

@@ -3,10 +3,13 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -64,6 +67,71 @@ func TestASocketThatNobodyAnswersIsTakenOver(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(dir, "socket")); err == nil {
 		t.Error("the socket is left")
+	}
+}
+
+// Of several servers that start where one was killed, one serves, and its socket
+// is the one that is there.
+func TestServersThatStartAtOnceLeaveOneServing(t *testing.T) {
+	for range 20 {
+		dir, _ := site(t)
+		path := filepath.Join(dir, "socket")
+		l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.SetUnlinkOnClose(false)
+		l.Close()
+		serving := make(chan net.Listener, 8)
+		var all sync.WaitGroup
+		for range cap(serving) {
+			all.Go(func() {
+				if l, err := listen(path); err == nil {
+					serving <- l
+				}
+			})
+		}
+		all.Wait()
+		if len(serving) != 1 {
+			t.Errorf("%d serve", len(serving))
+		}
+		if conn, err := net.Dial("unix", path); err != nil {
+			t.Error(err)
+		} else {
+			conn.Close()
+		}
+		for len(serving) > 0 {
+			(<-serving).Close()
+		}
+		if left, err := os.ReadDir(dir); len(left) != 1 || err != nil { // the configuration
+			t.Errorf("left: %v, %v", left, err)
+		}
+	}
+}
+
+// main runs this program instead of the tests where a test asks for it.
+func TestMain(m *testing.M) {
+	if os.Getenv("MAILFERRY_LMTP_TEST") != "" {
+		main()
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// A --lmtp in what an MTA calls for a message makes this program the agent.
+func TestWhoCallsItForAMessageKeepsIt(t *testing.T) {
+	dir, args := site(t)
+	stop := start(t, dir, args)
+	for _, call := range [][]string{args, {"--lmtp"}, {"--lmtp", filepath.Join(dir, "socket"), "alice"}, {"-h"}, {"--unknown"}} {
+		cmd := exec.Command(os.Args[0], call...)
+		cmd.Env = append(os.Environ(), "MAILFERRY_LMTP_TEST=1")
+		out, err := cmd.CombinedOutput()
+		if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || exit.ExitCode() != 75 {
+			t.Errorf("%q: %v, %s", call, err, out)
+		}
+	}
+	if err := stop(); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -67,6 +67,19 @@ func (c command) agent() agent {
 	return strangeAgent
 }
 
+// option is the value of an option with a long name; false if it is not there.
+func (c command) option(name string) (value string, ok bool) {
+	for i, word := range c.words {
+		if word == name && i+1 < len(c.words) {
+			return strings.Trim(c.words[i+1], `"'`), true
+		}
+		if value, ok := strings.CutPrefix(word, name+"="); ok {
+			return strings.Trim(value, `"'`), true
+		}
+	}
+	return "", false
+}
+
 // flagged reports whether it has an option of one letter, alone or among
 // others; values takes the letters behind which a word ends with a value.
 func (c command) flagged(letter rune, values string) bool {

@@ -2,9 +2,9 @@
 // and whether they follow the semaphore as the recipes of docs/routing have it.
 //
 // It reads configurations, by the programs that know how (postconf, doveconf,
-// exim -bP) and in files of root's. It changes nothing, reads nothing in a home,
-// and asks no server that runs. What it can't find out it says, and takes for
-// nothing.
+// exim -bP) and in files of root's, and the limits of processes in /proc. It
+// changes nothing, reads nothing in a home, and asks no server that runs. What it
+// can't find out it says, and takes for nothing.
 package doctor
 
 import (
@@ -75,6 +75,7 @@ type examination struct {
 	dovecot *dovecot // nil if there is none, or it does not tell
 	agents  []agent  // that deliver
 	asUser  []agent  // of those, as the recipient from the start
+	server  command  // of our LMTP server, by its unit
 	lockers []locker
 	window  bool // some mail is looked up before, and locked later
 }

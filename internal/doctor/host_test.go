@@ -53,7 +53,7 @@ strange unix - n n - - pipe user=x argv=/usr/bin/strange
 func (h *house) lookFor(paths []string) (path string, args []string) {
 	has := func(name string) bool { return slices.Contains(h.installed, name) }
 	switch base := filepath.Base(paths[0]); {
-	case base == "postconf" && has(postfixName):
+	case (base == "postconf" || base == "postalias") && has(postfixName):
 		args = []string{"-c", h.path("/etc/postfix")}
 	case (base == "doveconf" || base == "dovecot") && has(dovecotName):
 		args = []string{"-c", h.path("/etc/dovecot/dovecot.conf")}

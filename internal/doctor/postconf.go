@@ -9,6 +9,7 @@ var postfixAsked = []string{
 	"mail_version", "queue_directory", "local_transport", "transport_maps", "virtual_mailbox_domains", "virtual_transport",
 	"mailbox_transport_maps", "mailbox_transport", "mailbox_command_maps", "home_mailbox", "mail_spool_directory",
 	"mailbox_delivery_lock", "virtual_mailbox_lock", "lmtp_line_length_limit", "multi_instance_directories",
+	"recipient_delimiter", "command_time_limit", "alias_maps",
 }
 
 // parsePostconf reads "name = value" lines of postconf(1).

@@ -28,6 +28,8 @@ func (e *examination) askPostfix() {
 		return
 	}
 	p.check()
+	p.limits()
+	p.rootMail()
 }
 
 // load asks Postfix what its configuration says.
@@ -119,6 +121,7 @@ func (p *postfix) transport(name string) {
 		c, _ := s.argv()
 		p.delivers(postfixName, place+", "+c.text, c.agent())
 		if c.agent() != strangeAgent {
+			p.pipeTime(place, service, c)
 			p.find(postfixName, Unknown, "pipe", "Use mailbox_command, as the recipe has it.", "%s: there is no tested recipe for a pipe(8) service", place)
 		}
 	default:
@@ -138,10 +141,27 @@ func (p *postfix) lmtp(place, nexthop string) {
 	}
 	a := p.listener(socket)
 	p.delivers(postfixName, place, a)
-	if a == oursLMTP && p.values["lmtp_line_length_limit"] != "0" {
+	if a != oursLMTP {
+		return
+	}
+	p.delimiters()
+	if p.values["lmtp_line_length_limit"] != "0" {
 		p.find(postfixName, Do, "line-length", "Set lmtp_line_length_limit = 0.",
 			"%s: Postfix breaks longer lines, and alters those messages", p.setting("lmtp_line_length_limit"))
 		p.suggest("postfix-lmtp.md", "/etc/postfix/main.cf")
+	}
+}
+
+// delimiters compares those that Postfix splits addresses at with the server's,
+// which gets whole addresses.
+func (p *postfix) delimiters() {
+	theirs, ours := p.values["recipient_delimiter"], "+"
+	if text, ok := p.server.option("--recipient-delimiter"); ok {
+		ours = text
+	}
+	if strings.Trim(theirs, ours) != "" {
+		p.find(postfixName, Do, "delimiter", "Start the server so: ExecStart=/usr/local/bin/mailferry-deliver --lmtp SOCKET --recipient-delimiter "+theirs,
+			"%s, and %s begins extensions with %q only: mail for other ones is deferred until it expires", p.setting("recipient_delimiter"), lmtpUnit, ours)
 	}
 }
 
@@ -175,6 +195,7 @@ func (p *postfix) command() {
 		bad("no-userdb", `Call it with -d "$USER".`, "%s: without -d it asks no userdb, and sees no semaphore")
 	case a == ours:
 		p.callsOurs(place, c.program())
+		p.timeLimit(place, "command_time_limit", c)
 	}
 }
 

@@ -98,13 +98,12 @@ func (e *examination) unitListens(socket string) bool {
 			e.find("mailferry-lmtp", Unknown, "not-told", "", "%s: %s", dir+lmtpUnit, reason(err))
 		}
 		for _, line := range rules(text) {
-			command, ok := strings.CutPrefix(line, "ExecStart=")
-			words := strings.Fields(command)
-			for i := range words[:max(0, len(words)-1)] {
-				if ok && words[i] == "--lmtp" && words[i+1] == socket {
-					e.callsOurs(lmtpUnit, words[0])
-					return true
-				}
+			start, ok := strings.CutPrefix(line, "ExecStart=")
+			c := command{text: start, words: strings.Fields(start)}
+			if at, told := c.option("--lmtp"); ok && told && at == socket {
+				e.server = c
+				e.callsOurs(lmtpUnit, c.program())
+				return true
 			}
 		}
 	}

@@ -16,13 +16,14 @@ import (
 
 // Where programs are looked for. PATH has no say: who set it may not be root.
 var (
-	postconfPaths = []string{"/usr/sbin/postconf", "/usr/local/sbin/postconf"}
-	doveconfPaths = []string{"/usr/bin/doveconf", "/usr/local/bin/doveconf"}
-	dovecotPaths  = []string{"/usr/sbin/dovecot", "/usr/local/sbin/dovecot"}
-	eximPaths     = []string{"/usr/sbin/exim4", "/usr/sbin/exim", "/usr/exim/bin/exim"}
-	procmailPaths = []string{"/usr/bin/procmail", "/usr/local/bin/procmail"}
-	maildropPaths = []string{"/usr/bin/maildrop", "/usr/local/bin/maildrop"}
-	agentPaths    = []string{"/usr/local/bin/mailferry-deliver", "/usr/bin/mailferry-deliver", "/usr/local/sbin/mailferry-deliver", "/usr/sbin/mailferry-deliver"}
+	postconfPaths  = []string{"/usr/sbin/postconf", "/usr/local/sbin/postconf"}
+	postaliasPaths = []string{"/usr/sbin/postalias", "/usr/local/sbin/postalias"}
+	doveconfPaths  = []string{"/usr/bin/doveconf", "/usr/local/bin/doveconf"}
+	dovecotPaths   = []string{"/usr/sbin/dovecot", "/usr/local/sbin/dovecot"}
+	eximPaths      = []string{"/usr/sbin/exim4", "/usr/sbin/exim", "/usr/exim/bin/exim"}
+	procmailPaths  = []string{"/usr/bin/procmail", "/usr/local/bin/procmail"}
+	maildropPaths  = []string{"/usr/bin/maildrop", "/usr/local/bin/maildrop"}
+	agentPaths     = []string{"/usr/local/bin/mailferry-deliver", "/usr/bin/mailferry-deliver", "/usr/local/sbin/mailferry-deliver", "/usr/sbin/mailferry-deliver"}
 )
 
 // system is a host as it is looked at: this one, or in tests one whose files

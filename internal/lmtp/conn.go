@@ -1,6 +1,7 @@
 package lmtp
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
 	"io"
@@ -33,7 +34,7 @@ func (g *guard) Accept() (net.Conn, error) {
 		<-g.room
 		return nil, err
 	}
-	c := &conn{Conn: raw, guard: g}
+	c := &conn{Conn: raw, guard: g, in: bufio.NewReader(raw)}
 	g.lock.Lock()
 	defer g.lock.Unlock()
 	g.conns[c] = struct{}{}
@@ -70,7 +71,11 @@ type conn struct {
 	busy bool // a message is under way, from MAIL to the last answer
 	body bool // its text is being read: the lines may have any length
 
-	line int // bytes of the line that is being read
+	// These belong to who reads: the library, or LMTPData in its place.
+	in    *bufio.Reader
+	line  int     // bytes of the line that is being read
+	data  *spread // the message that follows DATA; nil for commands and chunks
+	again bool    // a CR is to be read once more
 }
 
 // set changes busy or body.
@@ -97,14 +102,9 @@ func (c *conn) Read(b []byte) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	n, err := c.Conn.Read(b)
+	n, err := c.fill(b)
 	if err == io.EOF && busy {
 		err = io.ErrUnexpectedEOF
-	}
-	if end := bytes.LastIndexByte(b[:n], '\n'); end >= 0 {
-		c.line = n - end - 1
-	} else {
-		c.line += n
 	}
 	if !body && c.line > maxCommand {
 		return 0, errors.New("a command is too long")
@@ -112,12 +112,54 @@ func (c *conn) Read(b []byte) (int, error) {
 	return n, err
 }
 
+// fill reads what is there, but not beyond a line of commands or chunks, nor
+// beyond the end of DATA: the library would keep what is behind, and how that
+// is to be read is not known yet.
+func (c *conn) fill(b []byte) (n int, err error) {
+	for n < len(b) && (n == 0 || c.again || c.in.Buffered() > 0) {
+		if c.again {
+			b[n], c.again = '\r', false
+			n++
+			continue
+		}
+		if b[n], err = c.in.ReadByte(); err != nil {
+			return n, err
+		}
+		n++
+		if c.take(b[n-1]) {
+			break
+		}
+	}
+	return n, nil
+}
+
+// take tells whether a byte is the last one of what it belongs to.
+func (c *conn) take(last byte) (end bool) {
+	if c.data != nil {
+		if c.again, end = c.data.next(last); end {
+			c.data = nil
+		}
+		return end
+	}
+	if c.line++; last == '\n' {
+		c.line = 0
+	}
+	return last == '\n'
+}
+
+// goAhead begins the answer to DATA, and to nothing else.
+var goAhead = []byte("354 ")
+
 // absent begins the only answer that may make mail bounce.
 var absent = []byte("550 5.1.1 ")
 
 // Write makes the library's own refusals, as of an address that it can't read,
-// temporary. The library writes line by line.
+// temporary. The library writes line by line, and reads nothing while it answers
+// DATA.
 func (c *conn) Write(b []byte) (int, error) {
+	if bytes.HasPrefix(b, goAhead) {
+		c.data = newSpread()
+	}
 	if len(b) > 4 && b[0] == '5' && !bytes.HasPrefix(b, absent) {
 		b = bytes.Clone(b)
 		b[0] = '4'

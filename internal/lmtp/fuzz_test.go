@@ -30,6 +30,7 @@ func FuzzConversation(f *testing.F) {
 		begin + "BDAT 0 LAST\r\nBDAT 99999999999999999999\r\nBDAT -1\r\nVRFY a\r\nNOOP\r\nRSET\r\nDATA\r\n",
 		"EHLO x\r\nHELO x\r\nSTARTTLS\r\nAUTH PLAIN =\r\nMAIL FROM:<a@b> SIZE=1 BODY=8BITMIME SMTPUTF8 RET=HDRS ENVID=x\r\nRCPT TO:<bob@x> NOTIFY=NEVER ORCPT=rfc822;x\r\n",
 		"LHLO\r\nMAIL FROM:a@b\r\nRCPT TO:<@c,@d:bob@x>\r\nDATA\r\n.\r\n\x00\xff\r\r\n",
+		begin + "DATA\r\nA: b\r\r\n..\r\r\r\n.\r\r\n\r\r\n.\r\nMAIL FROM:<>\r\nRCPT TO:<bob@x>\r\nBDAT 7 LAST\r\n\r\r\n.\r\r\nQUIT\r\n",
 	} {
 		f.Add([]byte(seed))
 	}

@@ -39,6 +39,107 @@ func TestEachRecipientGetsHisOwnAnswer(t *testing.T) {
 	}
 }
 
+// The delimiters of a host may be others than the server knows. Only a name that
+// no delimiter could make a user's is proved absent.
+func TestWhatMayBeAnExtensionIsNotProvedAbsent(t *testing.T) {
+	const perhaps = "451 4.3.0 user \"%s\": perhaps an extension of \"bob\", but --recipient-delimiter is \"%s\""
+	for delimiters, answers := range map[string]map[string]string{
+		"+": {
+			"bob+list": "250", "bob-list": fmt.Sprintf(perhaps, "bob-list", "+"), "Bob-list": fmt.Sprintf(perhaps, "Bob-list", "+"),
+			"bob.x-list": fmt.Sprintf(perhaps, "bob.x-list", "+"), "bob-x+list": fmt.Sprintf(perhaps, "bob-x+list", "+"),
+			"bobs": "550 5.1.1", "dave-list": "550 5.1.1", "dave+bob": "550 5.1.1", "xbob-list": "550 5.1.1",
+		},
+		"-":  {"bob-list": "250", "bob-x-list": "250", "bob+list": fmt.Sprintf(perhaps, "bob+list", "-"), "dave-bob": "550 5.1.1"},
+		"+-": {"bob-x+list": "250", "bob+x-list": "250", "dave+x-list": "550 5.1.1"},
+		"":   {"bob": "250", "bob+list": fmt.Sprintf(perhaps, "bob+list", ""), "dave+list": "550 5.1.1"},
+	} {
+		s := prepare(t)
+		s.delimiters = delimiters
+		s.furnish()
+		s.serve()
+		c := s.dial()
+		c.does("MAIL FROM:<>", "250")
+		for local, answer := range answers {
+			c.does("RCPT TO:<"+local+"@x>", answer)
+		}
+		c.does("QUIT", "221")
+	}
+}
+
+func TestTheFirstDelimiterBeginsTheExtension(t *testing.T) {
+	s := prepare(t)
+	s.delimiters, s.folders = "-+", true
+	s.furnish()
+	for _, d := range []string{"", "cur", "new", "tmp"} {
+		d = s.path("home/bob/Maildir/.a+b", d)
+		s.must(errors.Join(os.Mkdir(d, 0o700), os.Chown(d, 20002, 20002)))
+	}
+	s.serve()
+	c := s.dial()
+	c.does("MAIL FROM:<>", "250")
+	c.does("RCPT TO:<bob-a+b@x>", "250")
+	c.sends("Subject: 1\r\n\r\n", "250")
+	c.does("QUIT", "221")
+	if files, err := os.ReadDir(s.path("home/bob/Maildir/.a+b/new")); len(files) != 1 {
+		t.Errorf("%v, %v", files, err)
+	}
+}
+
+// A CR before a line's end belongs to the line. The library would take the line
+// for one that does not end there.
+func TestCRsBeforeALineEndAreText(t *testing.T) {
+	for _, text := range []string{
+		"foo\r\r\n..dot\r\nend\r\n", "foo\r\r\n", "foo\r\r\r\n..\r\r\r\r\n\r\r\r\n..\r\n", "\r\r\r\n\r\r\n..x\r\n",
+		"a\rb\r\rc\r\r\rd\r\n", "..\r\r\n..\r.\r\n..\r\r\n", "\n.\n\r.\r\r\n",
+		strings.Repeat("0123456789abcdef\r\r\n..\r\r\r\n", 40000),
+	} {
+		for _, size := range []int{1, 3, 1 << 20} {
+			if len(text) > 1000 && size < 1000 {
+				continue
+			}
+			s := newSite(t)
+			c := s.dial()
+			c.does("MAIL FROM:<>", "250")
+			c.does("RCPT TO:<bob@x>", "250")
+			c.does("DATA", "354")
+			for part := range slices.Chunk([]byte("A: b\r\n\r\n"+text+".\r\n"), size) {
+				_, err := c.raw.Write(part)
+				s.must(err)
+			}
+			c.wants("250")
+			c.does("QUIT", "221")
+			want := strings.ReplaceAll("\r\n"+text, "\r\n..", "\r\n.")
+			want = "Return-Path: <>\nDelivered-To: bob@x\nA: b\n" + strings.ReplaceAll(want, "\r\n", "\n")
+			if got := s.inMaildir("bob"); !slices.Equal(got, []string{want}) {
+				t.Errorf("%.100q in pieces of %d: %.300q", text, size, got)
+			}
+		}
+	}
+}
+
+// What comes behind is not read as text, even if the client does not wait for an
+// answer; and chunks have as many bytes as they say.
+func TestCRsOfChunksAndPipelinesStay(t *testing.T) {
+	s := newSite(t)
+	c := s.dial()
+	const begin = "MAIL FROM:<>\r\nRCPT TO:<bob@x>\r\n"
+	const data, chunk = "DATA\r\n1: \r\r\n\r\r\r\n..\r\r\n.\r\n", "2: \r\r\r\n\r\n.\r\n\r\r\n"
+	bdat := fmt.Sprintf("BDAT %d LAST\r\n%s", len(chunk), chunk)
+	_, err := c.raw.Write([]byte(begin + data + begin + bdat + begin + data + begin + bdat + "QUIT\r\n"))
+	s.must(err)
+	for range 2 {
+		for _, answer := range []string{"250", "250", "354", "250 2.0.0 <bob@x> delivered", "250", "250", "250 2.0.0 <bob@x> delivered"} {
+			c.wants(answer)
+		}
+	}
+	c.wants("221")
+	const head = "Return-Path: <>\nDelivered-To: bob@x\n"
+	one, two := head+"1: \r\n\r\r\n.\r\n", head+"2: \r\r\n\n.\n\r\n"
+	if got := s.inMaildir("bob"); !slices.Equal(got, []string{one, one, two, two}) {
+		t.Errorf("%q", got)
+	}
+}
+
 func TestTroubleIsNeverForGood(t *testing.T) {
 	for name, tt := range map[string]struct {
 		make   func(s *site)

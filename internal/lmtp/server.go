@@ -34,9 +34,10 @@ const (
 
 // Server delivers what it gets.
 type Server struct {
-	Agent *deliver.Agent
-	Dir   string    // for messages that are too big for memory
-	Log   io.Writer // gets what is wrong with the server itself
+	Agent      *deliver.Agent
+	Delimiters string    // each of these characters may begin an address extension; as Postfix's recipient_delimiter
+	Dir        string    // for messages that are too big for memory
+	Log        io.Writer // gets what is wrong with the server itself
 
 	slots chan struct{} // one for each delivery at work
 	grace time.Duration // how long a stop waits for deliveries; 0 is 30 s

@@ -68,6 +68,9 @@ func (s *session) LMTPData(r io.Reader, status smtp.StatusCollector) error {
 	s.lock.Lock()
 	to := s.to
 	s.lock.Unlock()
+	if _, chunks := r.(*io.PipeReader); !chunks {
+		r = &gather{Reader: r}
+	}
 	s.conn.set(&s.conn.body, true)
 	m, err := store(s.Dir, r)
 	s.conn.set(&s.conn.body, false)

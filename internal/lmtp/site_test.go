@@ -28,6 +28,8 @@ type site struct {
 	socket  string
 	stop    func()
 	ended   chan error
+
+	delimiters string
 }
 
 func newSite(t *testing.T) *site {
@@ -44,7 +46,7 @@ func prepare(t testing.TB) *site {
 	if os.Geteuid() != 0 {
 		t.Fatal("run as root: the server works as its users")
 	}
-	s := &site{TB: t, dir: t.TempDir(), ended: make(chan error, 1)}
+	s := &site{TB: t, dir: t.TempDir(), ended: make(chan error, 1), delimiters: "+"}
 	s.open(s.dir)
 	return s
 }
@@ -95,7 +97,7 @@ func (s *site) serve() {
 			Users: deliver.Users{Spec: "file:" + s.path("users"), MinUID: 1000}, Locks: mbox.LockOptions{Dotlock: true, Fcntl: true},
 			LockWait: 10 * time.Second, Folders: s.folders,
 		},
-		Dir: s.path("state"), Log: &s.log, grace: 5 * time.Second,
+		Delimiters: s.delimiters, Dir: s.path("state"), Log: &s.log, grace: 5 * time.Second,
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	s.stop = stop
