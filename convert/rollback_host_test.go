@@ -123,6 +123,18 @@ func TestAParkedMboxThatWasWrittenToAndHasNoRecordIsNotLeftBehind(t *testing.T) 
 	}
 }
 
+// What the user himself can't look into is none of his folders, and no obstacle.
+func TestADirectoryOfRootsInAMaildirKeepsNobodyFromGoingBack(t *testing.T) {
+	s, rollback := backUser(t)
+	odd := s.inMaildir("backup")
+	s.check(errors.Join(os.MkdirAll(filepath.Join(odd, "cur"), 0o700), os.WriteFile(filepath.Join(odd, "cur", "1.a.b"), nil, 0o600)))
+	rollback().mustBe(t, s.a.Name, journal.Done, "")
+	swept, err := s.site.Sweep(t.Context(), s.a, SweepOptions{})
+	if err != nil || swept.Messages() > 0 || slices.ContainsFunc(swept.Differences, func(d Skip) bool { return strings.Contains(d.Reason, "more than when") }) {
+		t.Errorf("%+v, %v", swept, err)
+	}
+}
+
 // A folder that can't be looked at hides no change of another.
 func TestTheLastLookIsAtEachFolder(t *testing.T) {
 	s, _ := backUser(t)

@@ -206,15 +206,16 @@ func (w *sweep) moreThanHeld(a journal.Aside) (more int, err error) {
 		return 0, nil
 	}
 	n, err := countMessages(root)
-	if errors.Is(err, fs.ErrPermission) { // named elsewhere, too
-		return 0, nil
-	}
 	return n - a.Held, err
 }
 
-// countMessages counts the files in new and cur of all folders of a Maildir.
+// countMessages counts the files in new and cur of all folders of a Maildir. What its
+// user can't look into is none of his folders.
 func countMessages(root *safefs.Dir) (n int, err error) {
 	dirs, err := messageDirs(root, asideDepth)
+	if errors.Is(err, fs.ErrPermission) {
+		err = nil
+	}
 	for _, dir := range dirs {
 		err = errors.Join(err, dir.Names(func(name string) error {
 			if name[0] != '.' {

@@ -55,7 +55,7 @@ func run(ctx context.Context, args []string, log io.Writer) error {
 		return err
 	}
 	if flags.NArg() > 0 || *socket == "" {
-		return errors.New("usage: mailferry-deliver --lmtp SOCKET [--config FILE] [--wait 5s] [--lock-wait 15s] [--extension-folders]; mailferry-lmtp also takes --recipient-delimiter +")
+		return errors.New("usage: mailferry-deliver --lmtp SOCKET [--config FILE] [--wait 5s] [--lock-wait 15s] [--extension-folders] [--recipient-delimiter +]")
 	}
 	if *wait < 0 || *lockWait < 0 || *wait+2**lockWait > maxWait {
 		return fmt.Errorf("--wait and twice --lock-wait are more than %s: the MTA would not wait for the answer", maxWait)
