@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"mailferry/internal/config"
 )
@@ -92,6 +93,9 @@ func (h *house) write(path, text string) {
 	h.Helper()
 	h.must(os.MkdirAll(filepath.Dir(h.path(path)), 0o755))
 	h.must(os.WriteFile(h.path(path), []byte(text), 0o644))
+	// Postfix reads a file that was just written again and again, until it has been at rest for some seconds.
+	old := time.Now().Add(-time.Hour)
+	h.must(os.Chtimes(h.path(path), old, old))
 }
 
 func (h *house) add(path, text string) {
