@@ -3,15 +3,18 @@ package convert
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
 
 	"mailferry/internal/account"
 	"mailferry/internal/journal"
+	"mailferry/mbox"
 	"mailferry/semaphore"
 )
 
@@ -57,6 +60,34 @@ func TestMailThatIsInTheMboxIsNotSweptIntoItAgain(t *testing.T) {
 			}
 			b.came(b.a.Spool)
 		})
+	}
+}
+
+// What a sweep knows of an mbox stays true behind each message that it appends itself: it
+// reads the mbox once, however many come, and takes one of two twins.
+func TestAnMboxIsReadOnceForAllLateMail(t *testing.T) {
+	b := newBackAgain(t)
+	for n, text := range []string{lateText, "Subject: b\n\nb\n", "Subject: twin\n\nc\n", "Subject: twin\n\nc\n"} {
+		b.comes(filepath.Join(b.aside, "new", fmt.Sprintf("%d.a.b", n)), text)
+	}
+	w, err := b.site.newSweep(b.a, SweepOptions{Wait: 300 * time.Millisecond})
+	b.check(err)
+	_, err = w.begin()
+	b.check(err)
+	b.check(w.sweepBack(context.Background()))
+	if r := w.report; r.Messages() != 3 || len(r.Differences) != 1 || r.Differences[0].Path != filepath.Join(b.aside, "new", "3.a.b") {
+		t.Errorf("%+v", r)
+	}
+	box, err := os.Open(b.a.Spool)
+	b.check(err)
+	defer box.Close()
+	info, err := box.Stat()
+	b.check(err)
+	known := w.held[b.a.Spool]
+	fresh, err := (&bringing{sweep: w, c: &cutover{locks: []locked{{Held: &mbox.Held{File: box}}}}, record: journal.SweepBack{Live: b.a.Spool}, check: func() error { return nil }}).hold(info)
+	b.check(err)
+	if known == nil || !reflect.DeepEqual(known, fresh) {
+		t.Errorf("knows %+v, and a new reading says %+v", known, fresh)
 	}
 }
 

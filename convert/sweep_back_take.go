@@ -27,6 +27,7 @@ type bringing struct {
 	folder  *safefs.Dir  // that new, cur and tmp lie in
 	source  *os.File     // the message
 	content *solid       // of it
+	digest  message.Digest
 	check   func() error // of whether to go on, before each piece that is read
 	altered bool         // it can't be read back to the byte
 }
@@ -56,7 +57,9 @@ func (w *sweep) bring(ctx context.Context, m lateMail) (err error) {
 	}
 	n := int64(0)
 	err = b.c.asUser(func() (err error) {
-		n, err = b.append()
+		if n, err = b.append(); err == nil {
+			err = b.holds()
+		}
 		return err
 	})
 	if err != nil {
@@ -236,9 +239,22 @@ func (b *bringing) isNew() error {
 	if _, err := io.Copy(measure, io.NewSectionReader(b.content, 0, b.record.Size)); err != nil {
 		return err
 	}
-	if h.digests[measure.Digest()] {
+	if b.digest = measure.Digest(); h.digests[b.digest] {
 		return &Unfit{b.taken.Path, "aside-mail", "is in the mbox already, as a message of the same bytes"}
 	}
+	return nil
+}
+
+// holds notes that the mbox, still locked, holds the message now, so that the next one
+// need not read it all again.
+func (b *bringing) holds() error {
+	info, err := b.box().Stat()
+	if err != nil {
+		return err
+	}
+	h := b.held[b.record.Live]
+	h.was = statOf(info)
+	h.digests[b.digest] = true
 	return nil
 }
 
