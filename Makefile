@@ -5,7 +5,7 @@ GO ?= go
 PREFIX ?= /usr/local
 FUZZTIME ?= 1m
 ROUNDS ?= 5
-CASES ?= small,mixed,precopy,users,hold,memory,deliver,postfix
+CASES ?= small,mixed,precopy,users,hold,back,memory,deliver,postfix
 
 # What the tests run against: the real programs, as Debian packages.
 PEERS := dovecot-imapd dovecot-auth-lua dovecot-lmtpd dovecot-pop3d procmail maildrop mutt postfix python3 e2fsprogs xfsprogs btrfs-progs \

@@ -24,9 +24,9 @@ type bringing struct {
 	c       *cutover // for its gate and its locks
 	record  journal.SweepBack
 	taken   Taken
-	folder  *safefs.Dir  // that new, cur and tmp lie in
-	source  *os.File     // the message
-	content *solid       // of it
+	folder  *safefs.Dir // that new, cur and tmp lie in
+	source  *os.File    // the message
+	content *solid      // of it
 	digest  message.Digest
 	check   func() error // of whether to go on, before each piece that is read
 	altered bool         // it can't be read back to the byte

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -31,17 +32,18 @@ func (b *bringing) measure() error {
 		if begins(b.box()) {
 			return &Busy{r.Live}
 		}
-		head, last := make([]byte, len("From ")), make([]byte, 1)
+		head := make([]byte, len("From "))
 		if _, err := b.box().ReadAt(head, 0); err != nil && err != io.EOF {
 			return err
 		}
 		if string(head) != "From " {
 			return &Unfit{r.Live, "stray-format", "does not begin as an mbox"}
 		}
-		if _, err := b.box().ReadAt(last, r.From-1); err != nil {
+		lfs, err := b.Scan.Profile.MissingLFs(b.box(), r.From)
+		if err != nil {
 			return err
 		}
-		r.NewLine = last[0] != '\n'
+		r.LFs = uint8(lfs)
 	}
 	sum := sha256.New()
 	if r.Bytes, err = b.writeTo(sum); err != nil {
@@ -54,10 +56,8 @@ func (b *bringing) measure() error {
 // writeTo writes what is to be appended: the same each time, as long as the message is.
 func (b *bringing) writeTo(out io.Writer) (n int64, err error) {
 	to := &counted{to: out}
-	if b.record.NewLine {
-		if _, err := to.Write([]byte("\n")); err != nil {
-			return to.n, err
-		}
+	if _, err := io.WriteString(to, strings.Repeat("\n", int(b.record.LFs))); err != nil {
+		return to.n, err
 	}
 	w := mbox.NewWriter(to, mbox.WriterOptions{Profile: b.Scan.Profile, Zone: b.Scan.Zone})
 	done, err := w.WriteMessage(mbox.Outgoing{

@@ -1,7 +1,6 @@
 package deliver
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -126,11 +125,8 @@ func (t *target) place(m *draft) (from int64, err error) {
 	if err := t.isMbox(f); err != nil {
 		return 0, err
 	}
-	end := make([]byte, min(t.size, int64(len("\n\r\n"))))
-	if _, err := f.ReadAt(end, t.size-int64(len(end))); err != nil {
-		return 0, err
-	}
-	return m.from - missing(end), nil
+	missing, err := mbox.MissingLFs(f, t.size)
+	return m.from - int64(missing), err
 }
 
 // isMbox tells whether a file with something in it begins as an mbox. Dovecot
@@ -146,19 +142,6 @@ func (t *target) isMbox(f *os.File) error {
 		return errNoFolder
 	}
 	return fmt.Errorf("%q does not begin with a From_ line: it is no mbox", f.Name())
-}
-
-// missing is how many LFs an mbox with that end needs for an empty line to stand
-// before what comes. Dovecot splits without one; mailutils and qpopper do not,
-// and would show the new message as text of the last one.
-func missing(end []byte) int64 {
-	switch {
-	case bytes.HasSuffix(end, []byte("\n\n")) || bytes.HasSuffix(end, []byte("\n\r\n")):
-		return 0
-	case bytes.HasSuffix(end, []byte("\n")):
-		return 1
-	}
-	return 2
 }
 
 // write writes to the end of the mbox and makes it durable.

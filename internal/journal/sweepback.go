@@ -29,7 +29,7 @@ type SweepBack struct {
 	From    int64  `json:"from"`               // size of the mbox before
 	Bytes   int64  `json:"bytes,omitempty"`    // that are appended
 	Digest  string `json:"digest,omitempty"`   // SHA-256 of them, in hex
-	NewLine bool   `json:"new_line,omitempty"` // they begin with a LF, since the mbox did not end in one
+	LFs     uint8  `json:"lfs,omitempty"`      // that they begin with, where the mbox had no end
 }
 
 // BackPhase is how far a sweep has come with a message.

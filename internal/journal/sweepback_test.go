@@ -13,7 +13,7 @@ func TestARecordOfASweepBackIsReadAsItWasWritten(t *testing.T) {
 	want := SweepBack{
 		User: "alice", Run: "run", Time: time.Date(2026, 11, 21, 1, 2, 3, 0, time.UTC), Phase: BackAppending,
 		Folder: "/home/a\xff/.A\x01", Sub: "cur", Name: "1.2.3:2,S\xfe", Ino: 2, Born: 7, Size: 3, Date: 4,
-		Mailbox: "A\xfd", Live: "/m/A\xfc", BoxIno: 5, BoxBorn: 6, Written: 8, From: 9, Bytes: 10, Digest: "ab", NewLine: true,
+		Mailbox: "A\xfd", Live: "/m/A\xfc", BoxIno: 5, BoxBorn: 6, Written: 8, From: 9, Bytes: 10, Digest: "ab", LFs: 1,
 	}
 	if _, err := ReadSweepBack(state, "alice"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("before: %v", err)

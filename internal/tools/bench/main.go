@@ -48,7 +48,7 @@ func parse() config {
 	var c config
 	flag.StringVar(&c.mailferry, "mailferry", "", "binary to measure; without it only the others run")
 	flag.StringVar(&c.out, "out", "", "write the report to this file as well")
-	flag.StringVar(&c.cases, "cases", "small,mixed,precopy,users,hold,memory,deliver,postfix", "cases to run")
+	flag.StringVar(&c.cases, "cases", "small,mixed,precopy,users,hold,back,memory,deliver,postfix", "cases to run")
 	flag.IntVar(&c.messages, "messages", 100_000, "messages of the case small")
 	flag.IntVar(&c.size, "size", 2048, "octets of each message of the case small")
 	flag.Int64Var(&c.bytes, "bytes", 500<<20, "octets of the mailbox of the case mixed")
@@ -179,6 +179,7 @@ func (l *lab) selectCases() (picked []measurement, err error) {
 		"precopy": l.precopy,
 		"users":   l.users,
 		"hold":    l.hold,
+		"back":    l.back,
 		"memory":  l.memory,
 		"deliver": l.deliver,
 		"postfix": l.postfix,
