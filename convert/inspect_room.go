@@ -29,9 +29,18 @@ func needOf(mailboxes []MailboxPlan) (n need) {
 	n.bytes = n.inodes * bytesPerMessage
 	for _, m := range mailboxes {
 		n.inodes += int64(m.Messages)
-		n.bytes += m.Bytes + int64(m.Messages)*bytesPerMessage
+		n.bytes = plus(n.bytes, plus(m.Bytes, int64(m.Messages)*bytesPerMessage))
 	}
 	return n
+}
+
+// plus adds two numbers of bytes, neither of them below 0. A file may say that it has as
+// many as there can be: a hole costs its owner nothing.
+func plus(a, b int64) int64 {
+	if a > math.MaxInt64-b {
+		return math.MaxInt64
+	}
+	return a + b
 }
 
 // fileLimit is RLIMIT_FSIZE, in bytes. What a filesystem takes for one file is
@@ -65,7 +74,7 @@ func (l *look) fits(parent *safefs.Dir, continued bool) {
 	}
 	l.i.room = room{left, parent.Path(), true}
 	want := l.i.need
-	if want.bytes+l.in.FreeFloor > left.Bytes {
+	if plus(want.bytes, l.in.FreeFloor) > left.Bytes {
 		l.i.add("space", parent.Path(), "%d bytes are needed, %d are free, and %d must stay free", want.bytes, left.Bytes, l.in.FreeFloor)
 	}
 	if want.inodes > left.Inodes {

@@ -43,10 +43,10 @@ func (s *scratchRoom) take(m *member, in *Inspector, mailboxes []MailboxPlan) (d
 		}
 		all := want
 		for _, other := range s.taken { // of which some is in use already
-			all.bytes += other.bytes
+			all.bytes = plus(all.bytes, other.bytes)
 			all.inodes += other.inodes
 		}
-		if all.bytes+s.floor <= left.Bytes && all.inodes <= left.Inodes {
+		if plus(all.bytes, s.floor) <= left.Bytes && all.inodes <= left.Inodes {
 			s.taken[m] = want
 			return left.Dev, nil
 		}
@@ -58,7 +58,7 @@ func (s *scratchRoom) take(m *member, in *Inspector, mailboxes []MailboxPlan) (d
 }
 
 func tooSmall(dir *safefs.Dir, want need, left safefs.Room, floor int64) error {
-	if want.bytes+floor > left.Bytes {
+	if plus(want.bytes, floor) > left.Bytes {
 		return &Unfit{dir.Path(), "space", fmt.Sprintf("has %d bytes free; a rehearsal needs %d, and %d must stay free", left.Bytes, want.bytes, floor)}
 	}
 	return &Unfit{dir.Path(), "inodes", fmt.Sprintf("has %d inodes free; a rehearsal needs %d", left.Inodes, want.inodes)}
@@ -82,10 +82,10 @@ func rehearsalNeed(mailboxes []MailboxPlan) need {
 	n := needOf(mailboxes)
 	largest := int64(0)
 	for _, m := range mailboxes {
-		n.bytes += fromLine * int64(m.Messages)
-		largest = max(largest, m.Bytes+extraPerMessage*int64(m.Messages))
+		n.bytes = plus(n.bytes, fromLine*int64(m.Messages))
+		largest = max(largest, plus(m.Bytes, extraPerMessage*int64(m.Messages)))
 	}
-	n.bytes += largest + dirs*bytesPerMessage
+	n.bytes = plus(n.bytes, plus(largest, dirs*bytesPerMessage))
 	n.inodes += int64(len(mailboxes)) + dirs
 	return n
 }

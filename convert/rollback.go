@@ -158,7 +158,7 @@ func (c *ways) build(ctx context.Context, m *member) {
 	w := c.way(m)
 	size := int64(0)
 	for _, b := range w.boxes {
-		size += b.bytes
+		size = plus(size, b.bytes)
 	}
 	heavy := weight(size)
 	if err := c.memory.Acquire(ctx, heavy); err != nil {

@@ -117,7 +117,7 @@ func (w *wayBack) rebuild(ctx context.Context) error {
 	if w.way.Begun, err = w.begun(seen); err != nil {
 		return err
 	}
-	w.way.Held, err = countMessages(w.root)
+	w.way.Held, err = countMessages(w.root, w.rels)
 	return err
 }
 

@@ -334,7 +334,7 @@ func (b *backBox) roomIn(dir *safefs.Dir, sum map[uint64]*need, in *Inspector) e
 	if err := b.weigh(n); err != nil {
 		return err
 	}
-	if n.bytes+in.FreeFloor > left.Bytes {
+	if plus(n.bytes, in.FreeFloor) > left.Bytes {
 		return &Unfit{dir.Path(), "space", fmt.Sprintf("has %d bytes free; %d are needed, and %d must stay free", left.Bytes, n.bytes, in.FreeFloor)}
 	}
 	l := &look{in: in, a: b.account, i: &Inspection{User: b.account.Name}}
@@ -345,7 +345,7 @@ func (b *backBox) roomIn(dir *safefs.Dir, sum map[uint64]*need, in *Inspector) e
 	return nil
 }
 
-// weigh adds what the mailbox takes, by the names of its files.
+// weigh adds what the mailbox takes, by the sizes of its files.
 func (b *backBox) weigh(n *need) error {
 	d, err := openLive(b.root, b.rel)
 	if err != nil {
@@ -358,16 +358,13 @@ func (b *backBox) weigh(n *need) error {
 			continue
 		}
 		err = errors.Join(err, dir.Names(func(name string) error {
-			parsed, err := maildir.ParseName(name)
-			if err != nil {
+			if _, err := maildir.ParseName(name); err != nil {
 				return nil
 			}
-			size := parsed.Size
-			if info, err := dir.Lstat(name); err == nil {
-				size = max(size, info.Size()) // a name may say anything
+			if info, err := dir.Lstat(name); err == nil { // the name may say anything of its size
+				b.bytes = plus(b.bytes, info.Size())
+				n.bytes = plus(n.bytes, plus(info.Size(), extraPerMessage))
 			}
-			b.bytes += max(size, 0)
-			n.bytes += max(size, 0) + extraPerMessage
 			return nil
 		}))
 	}

@@ -180,7 +180,7 @@ func skipOf(path string, err error) Skip {
 
 func (t *tree) bytes() (n int64) {
 	for _, s := range t.sources {
-		n += s.size
+		n = plus(n, s.size)
 	}
 	return n
 }

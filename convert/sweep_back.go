@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -205,26 +206,42 @@ func (w *sweep) moreThanHeld(a journal.Aside) (more int, err error) {
 	if a.Ino == 0 || !w.isSetAside(root, a) {
 		return 0, nil
 	}
-	n, err := countMessages(root)
-	return n - a.Held, err
+	var rels []string
+	list := &accountAudit{Site: w.Site}
+	err = list.eachFolder(root, ".", 0, func(_ *safefs.Dir, rel string) error {
+		rels = append(rels, rel)
+		return nil
+	})
+	if errors.Is(err, fs.ErrPermission) {
+		err = nil // it is named where new mail is looked for
+	}
+	n, cerr := countMessages(root, rels)
+	return n - a.Held, errors.Join(err, cerr)
 }
 
-// countMessages counts the files in new and cur of all folders of a Maildir. What its
-// user can't look into is none of his folders.
-func countMessages(root *safefs.Dir) (n int, err error) {
-	dirs, err := messageDirs(root, asideDepth)
-	if errors.Is(err, fs.ErrPermission) {
-		err = nil
-	}
-	for _, dir := range dirs {
-		err = errors.Join(err, dir.Names(func(name string) error {
-			if name[0] != '.' {
-				n++
+// countMessages counts the files in new and cur of folders.
+func countMessages(root *safefs.Dir, rels []string) (n int, err error) {
+	for _, rel := range rels {
+		for _, sub := range []string{"new", "cur"} {
+			dir, err := subDir(root, path.Join(rel, sub))
+			if errors.Is(err, fs.ErrNotExist) {
+				continue
 			}
-			return nil
-		}), dir.Close())
+			if err != nil {
+				return n, err
+			}
+			err = dir.Names(func(name string) error {
+				if name[0] != '.' {
+					n++
+				}
+				return nil
+			})
+			if err = errors.Join(err, dir.Close()); err != nil {
+				return n, err
+			}
+		}
 	}
-	return n, err
+	return n, nil
 }
 
 // lateFor is how long behind a flip an agent may still be at work that looked before
@@ -322,23 +339,18 @@ func (w *sweep) eachNewer(path string, since time.Time, do func(root, dir *safef
 		return w.unlessUntrusted(path, err)
 	}
 	defer root.Close()
-	dirs, err := messageDirs(root, asideDepth)
-	for _, dir := range dirs {
-		if err == nil || errors.Is(err, fs.ErrPermission) {
-			err = errors.Join(err, dir.Names(func(name string) error {
-				info, err := dir.Lstat(name)
-				if errors.Is(err, fs.ErrNotExist) {
-					return nil // a client renames
-				}
-				if err == nil && info.Mode().IsRegular() && time.Unix(info.Sys().(*syscall.Stat_t).Ctim.Unix()).After(since) {
-					err = do(root, dir, name, info)
-				}
-				return err
-			}))
-		}
-		err = errors.Join(err, dir.Close())
-	}
-	return err
+	return eachMessageDir(root, asideDepth, func(dir *safefs.Dir) error {
+		return dir.Names(func(name string) error {
+			info, err := dir.Lstat(name)
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil // a client renames
+			}
+			if err == nil && info.Mode().IsRegular() && time.Unix(info.Sys().(*syscall.Stat_t).Ctim.Unix()).After(since) {
+				err = do(root, dir, name, info)
+			}
+			return err
+		})
+	})
 }
 
 // boxOf is the mbox that the mail of a folder goes to: the one that a rollback makes

@@ -55,6 +55,7 @@ func (b *bringing) measure() error {
 
 // writeTo writes what is to be appended: the same each time, as long as the message is.
 func (b *bringing) writeTo(out io.Writer) (n int64, err error) {
+	b.content.zeros = 0 // of one reading after the other
 	to := &counted{to: out}
 	if _, err := io.WriteString(to, strings.Repeat("\n", int(b.record.LFs))); err != nil {
 		return to.n, err

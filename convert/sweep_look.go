@@ -238,36 +238,35 @@ func (w *sweep) lookAsides() error {
 	return nil
 }
 
-// messageDirs opens each new and cur below a directory. What the user may not open it
-// passes over, and returns an fs.ErrPermission with the rest.
-func messageDirs(dir *safefs.Dir, depth int) (dirs []*safefs.Dir, err error) {
+// eachMessageDir calls do for each new and cur below a directory, one after the other.
+// What the user may not open it passes over, and returns an fs.ErrPermission behind the
+// rest.
+func eachMessageDir(dir *safefs.Dir, depth int, do func(*safefs.Dir) error) error {
 	var closed error
-	err = dir.Names(func(name string) error {
+	err := dir.Names(func(name string) error {
 		info, err := dir.Lstat(name)
 		if errors.Is(err, fs.ErrNotExist) || err == nil && (!info.IsDir() || name == "tmp" || depth == 0) {
 			return nil
 		}
-		if err != nil {
-			return err
+		if err == nil {
+			err = inMessageDir(dir, name, depth, do)
 		}
-		sub, err := dir.Sub(name)
 		if errors.Is(err, fs.ErrPermission) {
-			closed = errors.Join(closed, fmt.Errorf("looking for mail: %w", err))
-			return nil
+			closed, err = cmp.Or(closed, err), nil
 		}
-		if err != nil {
-			return fmt.Errorf("looking for mail: %w", err)
-		}
-		if name == "new" || name == "cur" {
-			dirs = append(dirs, sub)
-			return nil
-		}
-		below, err := messageDirs(sub, depth-1)
-		dirs = append(dirs, below...)
-		if errors.Is(err, fs.ErrPermission) {
-			closed, err = errors.Join(closed, err), nil
-		}
-		return errors.Join(err, sub.Close())
+		return err
 	})
-	return dirs, errors.Join(err, closed)
+	return errors.Join(err, closed)
+}
+
+func inMessageDir(dir *safefs.Dir, name string, depth int, do func(*safefs.Dir) error) error {
+	sub, err := dir.Sub(name)
+	if err != nil {
+		return fmt.Errorf("looking for mail: %w", err)
+	}
+	defer sub.Close()
+	if name == "new" || name == "cur" {
+		return do(sub)
+	}
+	return eachMessageDir(sub, depth-1, do)
 }

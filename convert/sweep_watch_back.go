@@ -1,6 +1,7 @@
 package convert
 
 import (
+	"errors"
 	"path/filepath"
 	"slices"
 
@@ -28,6 +29,12 @@ func (w *sweeper) watchBack(g *graced, soak journal.Soak) {
 	}
 }
 
+// mostWatched is how many directories of a Maildir are watched: more are looked at now
+// and then.
+const mostWatched = 1000
+
+var errWatched = errors.New("has more folders than are watched")
+
 // watchMaildir watches the new and cur of each folder, which the user opens, and the
 // directory itself, in which they are made. One that is not there needs no watch.
 func (w *sweeper) watchMaildir(g *graced, path string) bool {
@@ -37,9 +44,17 @@ func (w *sweeper) watchMaildir(g *graced, path string) bool {
 		if err != nil {
 			return nil
 		}
-		dirs, err = messageDirs(root, asideDepth)
 		dirs = append(dirs, root)
-		return err
+		return eachMessageDir(root, asideDepth, func(dir *safefs.Dir) error {
+			if len(dirs) == mostWatched {
+				return errWatched
+			}
+			again, err := dir.Again()
+			if err == nil {
+				dirs = append(dirs, again)
+			}
+			return err
+		})
 	})
 	for _, dir := range dirs {
 		watch, werr := w.watcher.Add(dir.Fd())
