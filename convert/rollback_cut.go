@@ -102,7 +102,7 @@ func (w *wayBack) rebuild(ctx context.Context) error {
 		}
 		current, err := b.current(ctx)
 		if err == nil && !current {
-			err = b.build(ctx)
+			err = b.renew(ctx)
 		}
 		if err != nil {
 			return err

@@ -21,6 +21,7 @@ type backPlan struct {
 	left int  // messages of the parked mbox that are gone
 
 	validity, next uint32
+	seen           census           // of the folder's messages
 	listed         []string         // keywords of the mailbox, in order
 	sets           [][]string       // of keywords that messages have
 	index          map[string]int32 // of sets, by joinKeywords
@@ -129,10 +130,12 @@ func (b *backBox) compare(ctx context.Context, f *backFolder) (*backPlan, error)
 		defer base.Close()
 	}
 	p.due = make([]due, 0, f.messages())
+	seen := newCounting()
 	err = f.each(func(l backMessage) error {
 		if err := check(); err != nil {
 			return err
 		}
+		seen.add(l)
 		d, err := b.decide(f, p, l, base, check)
 		p.due = append(p.due, d)
 		return errors.Join(err, b.paced(ctx, d.size))
@@ -140,6 +143,7 @@ func (b *backBox) compare(ctx context.Context, f *backFolder) (*backPlan, error)
 	if err != nil {
 		return nil, err
 	}
+	p.seen = seen.census()
 	for base != nil && base.entry != nil {
 		if err := base.pass(); err != nil {
 			return nil, failed(*b.base, err)

@@ -30,23 +30,46 @@ func (e *Unequal) Error() string {
 // verify reads the mbox as the server will that is to serve it, and demands each
 // message of the plan: its bytes, date, flags, keywords and UID, and nothing
 // else.
-func (b *backBox) verify(ctx context.Context, p *backPlan) error {
-	info, err := b.out.Stat()
+//
+// The end tells how to go on; nil: not at all.
+func (b *backBox) verify(ctx context.Context, p *backPlan) (*backEnd, error) {
+	v, err := b.check(p)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	v := &backCheck{backBox: b, plan: p, size: info.Size(), numbered: p.validity != 0 && b.keeps(message.XIMAPbase) && b.keeps(message.XUID)}
 	if err := v.run(ctx, b.Scan, v.whole); err != nil {
-		return err
+		return nil, err
 	}
 	if len(v.again) == 0 {
-		return nil
+		return v.reached(), nil
 	}
 	// What was taken from the Maildir stands there as it is. A scan that
 	// unquotes, or drops CRs, reads it otherwise; the server does not.
 	raw := b.Scan
 	raw.Quoting, raw.EOL = message.Keep, mbox.EOLKeep
-	return v.run(ctx, raw, v.raw)
+	return nil, v.run(ctx, raw, v.raw)
+}
+
+// verifyEnd does the same with what is behind the mark of an end. What is before it reads
+// as it did. It is nil where that does not hold, or not all can be told of a part.
+func (b *backBox) verifyEnd(ctx context.Context, p *backPlan, e *backEnd) (*backEnd, error) {
+	v, err := b.check(p)
+	if err != nil || !e.mark.Fits(v.size) {
+		return nil, err
+	}
+	v.from, v.mark = &e.mark, &e.mark
+	if err := v.run(ctx, b.Scan, v.whole); err != nil || len(v.again) > 0 {
+		return nil, err
+	}
+	return v.reached(), nil
+}
+
+func (b *backBox) check(p *backPlan) (*backCheck, error) {
+	info, err := b.out.Stat()
+	if err != nil {
+		return nil, err
+	}
+	return &backCheck{backBox: b, plan: p, size: info.Size(), numbered: p.validity != 0 && b.keeps(message.XIMAPbase) && b.keeps(message.XUID)}, nil
 }
 
 func (b *backBox) keeps(f message.Field) bool { return b.Scan.Profile.Hides(f) }
@@ -58,6 +81,20 @@ type backCheck struct {
 	size     int64
 	numbered bool  // the mbox can say UIDs and keywords
 	again    []int // messages of which the bytes are to be looked at once more
+
+	from   *mbox.Mark // where to begin; nil: at the start
+	mark   *mbox.Mark // the last that there is
+	marked int        // messages of the plan before it
+}
+
+// reached is how to go on behind what was read.
+func (v *backCheck) reached() *backEnd {
+	if v.mark == nil {
+		return nil
+	}
+	p := *v.plan
+	p.due = slices.Clone(p.due[v.marked:])
+	return &backEnd{&p, *v.mark}
 }
 
 func (v *backCheck) wrong(uid uint32, format string, args ...any) error {
@@ -68,12 +105,11 @@ func (v *backCheck) wrong(uid uint32, format string, args ...any) error {
 func (v *backCheck) run(ctx context.Context, o mbox.Options, check func(*mbox.Entry, mbox.State, int) error) error {
 	o.Digest = true
 	going := within(ctx, v.show)
-	s, err := mbox.NewScanner(watched{v.out, going}, v.size, o)
+	s, track, err := v.open(going, o)
 	if err != nil {
 		return err
 	}
 	defer s.Close()
-	track := mbox.NewTracker(s)
 	at := 0
 	for {
 		e, err := s.Next()
@@ -94,11 +130,27 @@ func (v *backCheck) run(ctx context.Context, o mbox.Options, check func(*mbox.En
 			return err
 		}
 		at++
+		if m, ok := s.Mark(track); ok {
+			v.mark, v.marked = &m, at
+		}
 	}
 	if at < len(v.plan.due) {
 		return v.wrong(v.plan.due[at].uid, "is missing: %d messages of %d", at, len(v.plan.due))
 	}
 	return v.mailbox(track)
+}
+
+// open begins to read, where it is to begin.
+func (v *backCheck) open(going func() error, o mbox.Options) (*mbox.Scanner, *mbox.Tracker, error) {
+	in := watched{v.out, going}
+	if v.from != nil {
+		return mbox.Resume(in, v.size, o, v.from)
+	}
+	s, err := mbox.NewScanner(in, v.size, o)
+	if err != nil {
+		return nil, nil, err
+	}
+	return s, mbox.NewTracker(s), nil
 }
 
 // mailbox checks what concerns the mailbox as a whole.

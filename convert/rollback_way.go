@@ -63,6 +63,7 @@ type backBox struct {
 	built  bool  // and, when it was:
 	seen   sight // of the folder
 	made   stat  // of the mbox
+	end    *backEnd
 	report MailboxRound
 
 	verbatim        bool // it is the parked one, to the byte
@@ -290,7 +291,7 @@ func (w *wayBack) buildLive(ctx context.Context) error {
 			current, err := b.current(ctx)
 			if err == nil && !current {
 				again = true
-				err = b.build(ctx)
+				err = b.renew(ctx)
 			}
 			var busy *Busy
 			if err != nil && !errors.As(err, &busy) && !errors.Is(err, fs.ErrNotExist) {

@@ -17,7 +17,7 @@ import (
 // build makes the mbox anew from what the folder is now: read, compare, write,
 // sync, verify. If the folder was changed meanwhile, the error is a *Busy.
 func (b *backBox) build(ctx context.Context) (err error) {
-	b.built = false
+	b.built, b.end = false, nil
 	f, before, err := b.openFolder(ctx)
 	if err != nil {
 		return err
@@ -33,9 +33,20 @@ func (b *backBox) build(ctx context.Context) (err error) {
 	if err := b.out.Sync(); err != nil {
 		return err
 	}
-	if err := b.verify(ctx, p); err != nil {
+	end, err := b.verify(ctx, p)
+	if err != nil {
 		return err
 	}
+	if err := b.finish(ctx, f, before); err != nil {
+		return err
+	}
+	b.end = end
+	b.tell(f, p)
+	return nil
+}
+
+// finish ends the work at an mbox, if the folder is still what it was before.
+func (b *backBox) finish(ctx context.Context, f *backFolder, before sight) error {
 	after, err := f.look(ctx)
 	if err != nil {
 		return err
@@ -48,7 +59,6 @@ func (b *backBox) build(ctx context.Context) (err error) {
 		return &Busy{f.dir.Path()}
 	}
 	b.seen, b.made, b.built = after, statOf(info), true
-	b.tell(f, p)
 	return nil
 }
 
@@ -173,6 +183,8 @@ type backWriter struct {
 	out    *mbox.Writer
 	at     int           // in plan.due
 	last   *mbox.Written // of the message before; final when the next is written
+
+	appends bool // to what is there: the server numbers it
 }
 
 func (w *backWriter) message(l backMessage) error {
@@ -181,7 +193,7 @@ func (w *backWriter) message(l backMessage) error {
 	}
 	d := &w.plan.due[w.at]
 	state := mbox.State{UID: d.uid, Flags: d.flags, Keywords: w.plan.sets[d.set]}
-	if w.plan.validity == 0 { // without one no server believes a UID, or lists keywords
+	if w.plan.validity == 0 || w.appends { // without one no server believes a UID, or lists keywords
 		state.UID, state.Keywords = 0, nil
 	}
 	var done *mbox.Written

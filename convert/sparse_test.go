@@ -139,7 +139,8 @@ func TestEachReadingOnTheWayBackEndsWithItsContext(t *testing.T) {
 			made, err := os.Open(big)
 			s.check(err)
 			defer made.Close()
-			return (&backBox{wayBack: way, out: made}).verify(ctx, &backPlan{due: make([]due, 1)})
+			_, err = (&backBox{wayBack: way, out: made}).verify(ctx, &backPlan{due: make([]due, 1)})
+			return err
 		},
 	} {
 		promptly(t, func() {

@@ -1,0 +1,173 @@
+package convert
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"mailferry/internal/account"
+	"mailferry/internal/dovecottest"
+	"mailferry/internal/journal"
+	"mailferry/internal/mailgen"
+	"mailferry/mbox"
+)
+
+// What changes between the last look before a hold and the hold comes back as Dovecot
+// shows it in the Maildir; if it is only mail, it is appended to what was built.
+func TestWhatChangesJustBeforeTheHold(t *testing.T) {
+	arrives := func(n int) func(*stand) {
+		return func(s *stand) {
+			for i := range n {
+				s.put(s.inMaildir("new", fmt.Sprintf("18000000%02d.M1P1.h", i)), fmt.Sprintf("Return-Path: <x@example.org>\nSubject: %d\n\nFrom here on\n\nFrom a@b Mon Jan  2 03:04:05 2023\n", i))
+			}
+		}
+	}
+	imap := func(commands ...string) func(*stand) {
+		return func(s *stand) {
+			c := dovecottest.Start(s.T, maildirOf(s.a))
+			defer c.Close()
+			c.Command("SELECT INBOX")
+			for _, command := range commands {
+				c.Command("%s", command)
+			}
+		}
+	}
+	for name, c := range map[string]struct {
+		since, before []func(*stand)
+		appended      bool
+	}{
+		"one message":                       {nil, []func(*stand){arrives(1)}, true},
+		"three messages":                    {nil, []func(*stand){arrives(3)}, true},
+		"three that Dovecot has numbered":   {nil, []func(*stand){arrives(3), imap()}, true},
+		"one that was read and flagged":     {nil, []func(*stand){arrives(1), imap(`STORE * +FLAGS (\Seen \Flagged)`)}, true},
+		"one with a keyword":                {nil, []func(*stand){arrives(1), imap(`STORE * +FLAGS ($Label1)`)}, false},
+		"one, and a flag on another":        {nil, []func(*stand){arrives(1), imap(`STORE 3 +FLAGS (\Answered)`)}, false},
+		"one, and another expunged":         {nil, []func(*stand){arrives(1), imap(`STORE 3 +FLAGS (\Deleted)`, "EXPUNGE")}, false},
+		"two, of which the first is gone":   {nil, []func(*stand){arrives(2), imap(`STORE 61 +FLAGS (\Deleted)`, "EXPUNGE")}, false},
+		"one that came and went":            {nil, []func(*stand){arrives(1), imap(`STORE * +FLAGS (\Deleted)`, "EXPUNGE")}, false},
+		"one behind others that came since": {[]func(*stand){imap(`APPEND INBOX {3+}` + "\r\nx\r\n"), imap(`STORE 2 +FLAGS ($Label2)`)}, []func(*stand){arrives(2)}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var b bytes.Buffer
+			if _, err := mailgen.Generate(&b, mailgen.Options{Seed: 5, Messages: 60, State: true}); err != nil {
+				t.Fatal(err)
+			}
+			p, a := servedPlaceWith(t, b.Bytes())
+			s := &stand{t, p, a}
+			_, w := doRun(t, p, Migrate, a)
+			w.mustBe(t, a.Name, journal.Done, "")
+			imap()(s)
+			for _, do := range c.since {
+				do(s)
+			}
+			var built []byte
+			w = s.rollbackBehind(func() {
+				record, err := journal.ReadRollback(p.site.State, a.Name)
+				s.check(err)
+				built, err = os.ReadFile(filepath.Join(filepath.Dir(a.Spool), record.Files[0].Temp))
+				s.check(err)
+				for _, do := range c.before {
+					do(s)
+				}
+			})
+			wentBack(t, p, w, a)
+			now, err := os.ReadFile(a.Spool) // before Dovecot writes UIDs to it
+			s.check(err)
+			soak := s.soak()
+			aside := dovecottest.Location{Mail: "maildir:" + soak.Aside[len(soak.Aside)-1].Path}
+			sameBack(t, dump(t, mboxesOf(a)), dump(t, aside))
+			if appended := len(built) > 0 && len(now) > len(built) && bytes.HasPrefix(now, built); appended != c.appended {
+				t.Errorf("appended: %t; %s", appended, w.users[a.Name].Text)
+			}
+		})
+	}
+}
+
+// rollbackBehind does something behind the last look before the hold.
+func (s *stand) rollbackBehind(do func()) *told {
+	s.Helper()
+	r, w := newTestRun(s.T, s.place, Rollback)
+	r.Around = &around{inHold: inHold{do: func() error { return nil }}, before: do}
+	finish(s.T, r, []account.Account{s.a})
+	s.check(r.Journal.Close())
+	return w
+}
+
+// Whatever the end of an mbox looks like, to whatever server: a message that comes last is
+// there, and those before it are what they were.
+func TestMailIsAppendedToMboxesWithEveryOddity(t *testing.T) {
+	for name, o := range map[string]mailgen.Options{
+		"plain":                    {},
+		"all oddities, with state": {Odd: mailgen.AllOdd | mailgen.PseudoMessage, State: true, Fresh: 2},
+		"CRLF file":                {Odd: mailgen.AllOdd | mailgen.CRLFFile},
+		"no final newline":         {Odd: mailgen.AllOdd | mailgen.NoFinalNewline, State: true},
+	} {
+		for _, profile := range mbox.ProfileNames() {
+			t.Run(name+", "+profile, func(t *testing.T) {
+				o.Seed, o.Messages = 78, 40
+				var b bytes.Buffer
+				if _, err := mailgen.Generate(&b, o); err != nil {
+					t.Fatal(err)
+				}
+				p, a := servedPlaceWith(t, b.Bytes())
+				s := &stand{t, p, a}
+				var err error
+				p.site.Scan.Profile, err = mbox.ProfileByName(profile)
+				s.check(err)
+				_, w := doRun(t, p, Migrate, a)
+				if w.users[a.Name].Outcome != journal.Done {
+					return // the profile reads no mailbox there
+				}
+				before := contentsOf(t, p.site, a.Spool+".mailferry-*")
+				w = s.rollbackBehind(func() { s.put(s.inMaildir("new", "1800000000.M1P1.h"), "Subject: late\n\nand last\n") })
+				wentBack(t, p, w, a)
+				got, want := contentsOf(t, p.site, a.Spool), append(before, "Subject: late\n\nand last\n")
+				other := 0
+				for i, text := range want {
+					if i < len(got) && got[i] != text {
+						other++
+					}
+				}
+				told := w.users[a.Name].Text
+				if len(got) != len(want) || other > 1 || other == 1 && !strings.Contains(told, "1 messages of INBOX that came since hold header fields or lines that an mbox can't give back") {
+					t.Errorf("%d messages, not %d, of which %d are others; %s", len(got), len(want), other, told)
+				}
+			})
+		}
+	}
+}
+
+// contentsOf are the messages of the mbox at the one path that fits.
+func contentsOf(t *testing.T, site Site, pattern string) (list []string) {
+	t.Helper()
+	paths, err := filepath.Glob(pattern)
+	if err != nil || len(paths) != 1 {
+		t.Fatal(paths, err)
+	}
+	content, err := os.ReadFile(paths[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := mbox.NewScanner(bytes.NewReader(content), int64(len(content)), site.Scan)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	track := mbox.NewTracker(s)
+	for {
+		e, err := s.Next()
+		if err != nil {
+			return list
+		}
+		var text bytes.Buffer
+		if err := s.WriteContent(&text); err != nil {
+			t.Fatal(err)
+		}
+		if !track.State(e).Pseudo {
+			list = append(list, text.String())
+		}
+	}
+}
