@@ -2,17 +2,21 @@ package convert
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"mailferry/internal/account"
 	"mailferry/internal/dovecottest"
 	"mailferry/internal/journal"
 	"mailferry/internal/mailgen"
 	"mailferry/mbox"
+	"mailferry/semaphore"
 )
 
 // What changes between the last look before a hold and the hold comes back as Dovecot
@@ -170,4 +174,38 @@ func contentsOf(t *testing.T, site Site, pattern string) (list []string) {
 			list = append(list, text.String())
 		}
 	}
+}
+
+// A message that finds no room in the hold undoes it: the user is on his Maildir, and
+// nothing of the mboxes is left.
+func TestALateMessageWithoutRoomUndoesTheHold(t *testing.T) {
+	var b bytes.Buffer
+	if _, err := mailgen.Generate(&b, mailgen.Options{Seed: 5, Messages: 60, State: true}); err != nil {
+		t.Fatal(err)
+	}
+	p, a := servedPlaceWith(t, nil)
+	spool := filepath.Join(p.Dir, "small")
+	a.Spool = filepath.Join(spool, "nobody")
+	s := &stand{t, p, a}
+	size := fmt.Sprintf("size=%d,mode=0777", 3*b.Len())
+	s.check(errors.Join(os.Mkdir(spool, 0o755), unix.Mount("none", spool, "tmpfs", 0, size)))
+	t.Cleanup(func() { unix.Unmount(spool, unix.MNT_DETACH) })
+	s.check(os.Chown(spool, nobody, nobody))
+	s.put(a.Spool, b.String())
+	_, w := doRun(t, p, Migrate, a)
+	w.mustBe(t, a.Name, journal.Done, "")
+	late := s.inMaildir("new", "1800000000.M1P1.h")
+	w = s.rollbackBehind(func() { s.put(late, strings.Repeat("late\n", b.Len())) })
+	if u := w.users[a.Name]; u.Outcome != journal.Failed || !strings.Contains(u.Text, "no space left") {
+		t.Errorf("%s, %s: %s", u.Outcome, u.Reason, u.Text)
+	}
+	if authority, mirror := stateOf(t, a); authority != semaphore.Maildir || mirror != semaphore.Maildir {
+		t.Errorf("semaphore %s, mirror %s", authority, mirror)
+	}
+	if !exists(t, late) || exists(t, a.Spool) || len(leavings(t, p)) > 0 {
+		t.Errorf("left %q; the message is there: %t, an mbox: %t", leavings(t, p), exists(t, late), exists(t, a.Spool))
+	}
+	s.remove(late)
+	_, w = doRun(t, p, Rollback, a)
+	wentBack(t, p, w, a)
 }
