@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -115,6 +116,7 @@ func (e *examination) checkAccess() {
 	if d.logins() {
 		e.checkPassdb(d)
 	}
+	e.checkNames()
 	if slices.Contains(e.agents, dovecotLDA) {
 		e.checkLDASockets(d)
 	}
@@ -161,19 +163,41 @@ const (
 	passdbScript = "/etc/dovecot/mailferry-hold.lua"
 )
 
+// authConf includes, as Debian has it, files with passdbs and userdbs, which come
+// before those of the recipe.
+const authConf = "/etc/dovecot/conf.d/10-auth.conf"
+
+var authIncludes = regexp.MustCompile(`^!include(_try)? +auth-(system|sql|ldap|passwdfile|checkpassword|static|dict)\.`)
+
+// replaced is an advice on files that are included before the recipe's; "" if
+// none is seen.
+func (e *examination) replaced() string {
+	text, err := e.system.read(authConf)
+	if err != nil {
+		return "" // the configuration may lie elsewhere
+	}
+	includes := slices.DeleteFunc(rules(text), func(line string) bool { return !authIncludes.MatchString(line) })
+	if len(includes) == 0 {
+		return ""
+	}
+	return "Comment out " + strings.Join(includes, ", ") + " in " + authConf + ": it comes first, and the recipe replaces it."
+}
+
+func sentences(list ...string) string { return strings.TrimSpace(strings.Join(list, " ")) }
+
 func (e *examination) checkUserdb(d *dovecot) {
 	list := d.databases("userdb")
 	at, like := e.script(list, userdbScript)
 	switch {
 	case like == unlike:
-		e.find(dovecotName, Do, "userdb", "Add the userdbs of the recipe.", "no userdb reads the semaphore: %s, whatever it says", d.values["mail_location"])
+		e.find(dovecotName, Do, "userdb", sentences("Add the userdbs of the recipe.", e.replaced()), "no userdb reads the semaphore: %s, whatever it says", d.values["mail_location"])
 		e.checkLocation(d.values["mail_location"])
 	case like == alike:
 		e.find(dovecotName, Unknown, "userdb-other", "Compare it with the recipe.", "%s is not the recipe's: whether it does what that does can't be told", list[at].file())
 	case list[at].internalfail != "return-fail":
 		e.find(dovecotName, Do, "userdb-hold", "Set result_internalfail = return-fail in it.", "the userdb of %s makes no hold: what another userdb says stands, and mail goes astray", list[at].file())
 	case slices.ContainsFunc(list[:at], func(b database) bool { return !strings.HasPrefix(b.success, "continue") }):
-		e.find(dovecotName, Do, "userdb-order", "Set result_success = continue-ok in those before it.", "the userdb of %s is never asked: one before it ends the search", list[at].file())
+		e.find(dovecotName, Do, "userdb-order", sentences(e.replaced(), "Set result_success = continue-ok in those that stay before it."), "the userdb of %s is never asked: one before it ends the search", list[at].file())
 	default:
 		e.find(dovecotName, Fine, "userdb", "", "%s leads to where the semaphore says", list[at].file())
 		return
@@ -186,11 +210,11 @@ func (e *examination) checkPassdb(d *dovecot) {
 	at, like := e.script(list, passdbScript)
 	switch {
 	case like == unlike:
-		e.find(dovecotName, Do, "passdb", "Add the passdb of the recipe, before the others.", "no passdb reads the semaphore: a held user's login fails late, and some clients see their connection end without a word")
+		e.find(dovecotName, Do, "passdb", sentences("Add the passdb of the recipe, before the others.", e.replaced()), "no passdb reads the semaphore: a held user's login fails late, and some clients see their connection end without a word")
 	case like == alike:
 		e.find(dovecotName, Unknown, "passdb-other", "Compare it with the recipe.", "%s is not the recipe's: whether it does what that does can't be told", list[at].file())
 	case at > 0:
-		e.find(dovecotName, Do, "passdb-order", "Let it be the first.", "the passdb of %s stands behind others", list[at].file())
+		e.find(dovecotName, Do, "passdb-order", sentences(e.replaced(), "Let it be the first."), "the passdb of %s stands behind others", list[at].file())
 	case list[at].internalfail != "return-fail":
 		e.find(dovecotName, Do, "passdb-hold", "Set result_internalfail = return-fail in it.", "the passdb of %s refuses nobody: the next one lets held users in", list[at].file())
 	default:

@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"os"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -61,13 +62,52 @@ func TestWhatDovecotNeeds(t *testing.T) {
 	}
 }
 
+// included is how Debian has its passdb and userdb.
+func (h *house) included() {
+	h.write(authConf, "auth_mechanisms = plain\n#!include auth-sql.conf.ext\n!include auth-system.conf.ext\n")
+	h.write("/etc/dovecot/conf.d/auth-system.conf.ext", debians)
+}
+
+func TestDebiansIncludedDatabasesAreToBeCommentedOut(t *testing.T) {
+	t.Parallel()
+	const want = "Comment out !include auth-system.conf.ext in " + authConf + ": "
+	for name, c := range map[string]struct {
+		recipes []string
+		codes   []string
+	}{
+		"as Debian has it":          {[]string{"postfix.md"}, []string{"userdb", "passdb"}},
+		"with the recipe beside it": {[]string{"postfix.md", "dovecot.md"}, []string{"userdb-order", "passdb-order"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := newHouse(t, postfixName, dovecotName)
+			h.write("/etc/dovecot/conf.d/99-logins.conf", logins)
+			h.included()
+			h.apply(c.recipes...)
+			r := h.examine()
+			for _, code := range c.codes {
+				if i := slices.IndexFunc(r.Findings, func(f Finding) bool { return f.Code == code && f.Severity == Do }); i < 0 || !strings.Contains(r.Findings[i].Advice, want) {
+					t.Errorf("%s does not say %q: %+v", code, want, r.Findings)
+				}
+			}
+		})
+	}
+	h := newHouse(t, postfixName, dovecotName)
+	h.write("/etc/dovecot/conf.d/99-logins.conf", logins)
+	h.included()
+	h.write(authConf, "#!include auth-system.conf.ext\n")
+	h.apply("postfix.md", "dovecot.md")
+	h.tells(h.finds(), "Dovecot: fine: userdb", "Dovecot: fine: passdb")
+}
+
 func TestDebiansDovecotGetsTheWholeRecipe(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t, postfixName, dovecotName, "procmail")
 	h.apply("procmail.md")
 	h.write("/etc/dovecot/conf.d/10-debian.conf", logins+debians)
 	r := h.finds("Dovecot: do: userdb: no userdb reads the semaphore: mbox:~/mail:INBOX=/var/mail/%u", "do: passdb:",
-		"locks: do: lock-order: procmail by dotlock, fcntl, Dovecot (mbox_write_locks) by fcntl, dotlock")
+		"locks: do: lock-order: procmail by dotlock, fcntl, Dovecot (mbox_write_locks) by fcntl, dotlock",
+		"Dovecot: do: separator: the namespace that Dovecot makes")
 	var files []string
 	for _, s := range r.Snippets {
 		files = append(files, s.File)

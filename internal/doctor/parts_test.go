@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"io/fs"
 	"os"
 	"slices"
 	"strings"
@@ -116,6 +117,26 @@ func TestWhatTheSpoolNeeds(t *testing.T) {
 			h.must(syscall.Chmod(h.path(agentPaths[0]), c.agent))
 			h.finds(c.finds...)
 		})
+	}
+}
+
+func TestWhoseGroupAndModeAreToBeChangedIsSaid(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		mode fs.FileMode
+		gid  int
+		want string
+	}{
+		"a spool of group mail": {0o775 | fs.ModeSetgid, 8, "Either chmod 1777 /var/mail; or have /usr/bin/agent run with the group of the spool: chgrp mail /usr/bin/agent, then chmod 2755 /usr/bin/agent."},
+		"of a group that may not write": {0o755, 8,
+			"Either chmod 1777 /var/mail; or have /usr/bin/agent run with the group of the spool: chgrp mail /var/mail, chmod 2775 /var/mail, chgrp mail /usr/bin/agent, then chmod 2755 /usr/bin/agent."},
+		"of group root, which no agent may get": {0o775, 0,
+			"Either chmod 1777 /var/mail; or have /usr/bin/agent run with the group of the spool: chgrp mail /var/mail, chmod 2775 /var/mail, chgrp mail /usr/bin/agent, then chmod 2755 /usr/bin/agent."},
+		"of a group without a name": {0o775, 54321, "Either chmod 1777 /var/mail; or have /usr/bin/agent run with the group of the spool: chgrp 54321 /usr/bin/agent, then chmod 2755 /usr/bin/agent."},
+	} {
+		if got := (spool{"/var/mail", c.mode, c.gid}).setgid("/usr/bin/agent"); got != c.want {
+			t.Errorf("%s: %s", name, got)
+		}
 	}
 }
 

@@ -1,7 +1,6 @@
 package doctor
 
 import (
-	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -127,6 +126,26 @@ func (s spool) open() bool { return s.mode&0o002 != 0 && s.mode&fs.ModeSticky !=
 // shared reports whether its group may.
 func (s spool) shared() bool { return s.mode&0o020 != 0 && s.group != 0 }
 
+// groupName is its group as chgrp and Dovecot have it: a name, or the number of
+// one that has none.
+func (s spool) groupName() string {
+	group := strconv.Itoa(s.group)
+	if g, err := user.LookupGroupId(group); err == nil {
+		return g.Name
+	}
+	return group
+}
+
+// setgid says how a program that runs as the user comes to make dotlocks in it.
+func (s spool) setgid(program string) string {
+	first, group := "", s.groupName()
+	if !s.shared() {
+		group = "mail"
+		first = fmt.Sprintf("chgrp %s %s, chmod 2775 %s, ", group, s.path, s.path)
+	}
+	return fmt.Sprintf("Either chmod 1777 %s; or have %s run with the group of the spool: %schgrp %s %s, then chmod 2755 %s.", s.path, program, first, group, program, program)
+}
+
 // checkSpool looks at the directory of the mboxes, and whether the agents can
 // make their dotlocks there.
 func (e *examination) checkSpool() {
@@ -164,10 +183,9 @@ func (e *examination) checkSpool() {
 // checkDotlocks looks whether programs that run as the user have the group of
 // the spool.
 func (e *examination) checkDotlocks(s spool) {
-	const advice = "chmod 1777 the spool; or chgrp it to the group of the spool and chmod 2755."
 	if slices.Contains(e.asUser, ours) && e.config.Locks.Dotlock {
 		for _, path := range e.ourAgents() {
-			e.checkGroup(s, path, advice)
+			e.checkGroup(s, path)
 		}
 	}
 	for _, p := range []struct {
@@ -175,14 +193,14 @@ func (e *examination) checkDotlocks(s spool) {
 		paths []string
 	}{{procmail, procmailPaths}, {maildrop, maildropPaths}} {
 		if path := e.system.find(p.paths); slices.Contains(e.asUser, p.agent) && path != "" {
-			e.checkGroup(s, path, advice)
+			e.checkGroup(s, path)
 		}
 	}
 	if e.dovecot == nil || !slices.Contains(dovecotLocks(e.dovecot.values["mbox_write_locks"]), dotlock) {
 		return
 	}
 	if slices.Contains(e.agents, dovecotLDA) {
-		e.find(string(dovecotLDA), Do, "dotlocks", "chmod 1777 the spool, or take dotlock out of mbox_write_locks, if no other program relies on it.",
+		e.find(string(dovecotLDA), Do, "dotlocks", "chmod 1777 "+s.path+"; or take dotlock out of mbox_write_locks, if no other program relies on it.",
 			"it runs as the recipient, who can't make dotlocks in %s, mode %s", s.path, octal(s.mode))
 	}
 	if e.dovecot.logins() || slices.Contains(e.agents, dovecotLMTP) {
@@ -191,7 +209,7 @@ func (e *examination) checkDotlocks(s spool) {
 }
 
 // checkGroup looks whether a program has the group of the spool, or is setuid root.
-func (e *examination) checkGroup(s spool, path, advice string) {
+func (e *examination) checkGroup(s spool, path string) {
 	info, err := os.Stat(e.system.path(path))
 	if err != nil {
 		e.find("spool", Unknown, "not-told", "", "%s", reason(err))
@@ -201,7 +219,7 @@ func (e *examination) checkGroup(s spool, path, advice string) {
 	root := info.Mode()&fs.ModeSetuid != 0 && stat.Uid == 0
 	group := info.Mode()&fs.ModeSetgid != 0 && int(stat.Gid) == s.group && s.shared()
 	if !root && !group {
-		e.find("spool", Do, "dotlocks", advice, "%s runs as the recipient, who can't make dotlocks in %s, mode %s", path, s.path, octal(s.mode))
+		e.find("spool", Do, "dotlocks", s.setgid(path), "%s runs as the recipient, who can't make dotlocks in %s, mode %s", path, s.path, octal(s.mode))
 	}
 }
 
@@ -213,12 +231,6 @@ func (e *examination) checkDovecotGroup(s spool) {
 			return
 		}
 	}
-	group := fmt.Sprint(s.group)
-	if g, err := user.LookupGroupId(group); err == nil {
-		group = g.Name
-	} else if errors.As(err, new(user.UnknownGroupIdError)) {
-		group = "GROUP"
-	}
-	e.find(dovecotName, Do, "dotlocks", "Set mail_privileged_group = "+group+"; for LMTP, mail_access_groups.",
+	e.find(dovecotName, Do, "dotlocks", "Set mail_privileged_group = "+s.groupName()+"; for LMTP, mail_access_groups.",
 		"it can't make dotlocks in %s, mode %s: neither mail_privileged_group nor mail_access_groups is its group", s.path, octal(s.mode))
 }
