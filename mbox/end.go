@@ -28,11 +28,12 @@ func MissingLFs(r io.ReaderAt, size int64) (int, error) {
 
 // MissingLFs is how many LFs an mbox needs at its end for the profile's server to split
 // before what is appended. To Dovecot and others a line end is enough, and an LF more
-// would be the last message's.
+// would be the last message's; to c-client it would not, which does not split in a
+// header that somebody was killed in.
 func (p Profile) MissingLFs(r io.ReaderAt, size int64) (int, error) {
 	n, err := MissingLFs(r, size)
 	line := FormatFromLine("", time.Time{}, time.UTC)
-	if n > 0 && p.accept(candidate{line: line, rest: append(line, "\nTo: x\n\n"...)}) {
+	if n > 0 && p.accept(candidate{line: line, rest: append(line, "\nTo: x\n\n"...), inHeader: true}) {
 		n--
 	}
 	return n, err

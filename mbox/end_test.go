@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// What is appended behind the missing LFs is a message to the profile, and as few as can
-// be are put there: none of them changes the last message where a smaller number would not.
+// What is appended behind the missing LFs is a message to the profile; and they change
+// the last message only where every smaller number would, or be too small.
 func TestWhatIsAppendedIsAMessageOfItsOwn(t *testing.T) {
 	const head, more = "From a@b Mon Jan  2 03:04:05 2023\nSubject: x\n\n", "From c@d Mon Jan  2 03:04:05 2023\nSubject: y\n\ny\n"
 	for _, p := range profiles {
@@ -17,13 +17,35 @@ func TestWhatIsAppendedIsAMessageOfItsOwn(t *testing.T) {
 				t.Fatal(err)
 			}
 			was := scanned(t, box, p)
-			for k := range 3 {
+			split := func(k int) (splits, same bool) {
 				now := scanned(t, box+strings.Repeat("\n", k)+more, p)
-				splits := len(now) == 2
-				same := splits && now[0].content == was[0].content
-				if k == n && !splits || k < n && same {
-					t.Errorf("%s: behind %q %d LFs are missing; with %d of them there are %d messages, and the first is as it was: %t", p.Name, end, n, k, len(now), same)
+				splits = len(now) == 2
+				return splits, splits && now[0].content == was[0].content
+			}
+			splits, same := split(n)
+			if !splits {
+				t.Errorf("%s: behind %q %d LFs are missing, and with them there are not two messages", p.Name, end, n)
+			}
+			for k := range n {
+				if _, better := split(k); better && !same {
+					t.Errorf("%s: behind %q %d LFs are missing; with %d the first message would be as it was", p.Name, end, n, k)
 				}
+			}
+		}
+	}
+}
+
+// Who is killed may leave half a header. (mailutils takes the empty line for its end.)
+func TestWhatIsAppendedBehindHalfAHeaderIsAMessage(t *testing.T) {
+	const more = "From c@d Mon Jan  2 03:04:05 2023\nSubject: y\n\ny\n"
+	for _, p := range profiles {
+		for _, box := range []string{"From a@b Mon Jan  2 03:04:05 2023\nSubject: x\n", "From a@b Mon Jan  2 03:04:05 2023\nSubje"} {
+			n, err := p.MissingLFs(strings.NewReader(box), int64(len(box)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if now := scanned(t, box+strings.Repeat("\n", n)+more, p); len(now) != 2 && p.Name != "mailutils" {
+				t.Errorf("%s: %q and %d LFs: %d messages", p.Name, box, n, len(now))
 			}
 		}
 	}

@@ -3,6 +3,7 @@ package mbox
 import (
 	"bytes"
 	"fmt"
+	"io"
 
 	"mailferry/internal/message"
 )
@@ -148,6 +149,22 @@ func (s *Scanner) afterBlanks() int64 {
 		}
 	}
 	return off
+}
+
+// Begins reports whether a file begins as an mbox to the profile's server, so that what
+// is appended is seen: with "From ", which some let blanks stand before (c-client unix.c,
+// unix_isvalid_fd, looks at the first KiB). One with nothing in it begins as one.
+func (p Profile) Begins(r io.ReaderAt) (bool, error) {
+	text := make([]byte, lookAhead)
+	n, err := r.ReadAt(text, 0)
+	if err != nil && err != io.EOF {
+		return false, err
+	}
+	text = text[:n]
+	if p.lenient {
+		text = bytes.TrimLeft(bytes.TrimPrefix(text, byteOrderMark), blanks)
+	}
+	return bytes.HasPrefix(text, fromPrefix) || len(text) == 0 && err == io.EOF, nil
 }
 
 func (s *Scanner) hint() string {

@@ -122,3 +122,28 @@ func TestTheScannerReadsFiles(t *testing.T) {
 		t.Errorf("%d messages, %v", len(got.entries), err)
 	}
 }
+
+// What a profile's scanner takes for an mbox begins as one, and what does not gets
+// nothing appended that the scanner would not see.
+func TestAnMboxBeginsAsTheProfileHasIt(t *testing.T) {
+	const one = "From a@b Mon Jan  2 03:04:05 2023\nSubject: x\n\nx\n\n"
+	for text, lenient := range map[string]string{
+		one: "all", "": "all", "\n": "lenient", " \t\r\n" + one: "lenient", "\xef\xbb\xbf" + one: "lenient", "\xef\xbb\xbf\n" + one: "lenient",
+		"From": "none", "\nFrom": "none", "x\n" + one: "none", "\x01\x01\x01\x01\n" + one: "none", "\n\xef\xbb\xbf" + one: "none",
+		strings.Repeat("\n", lookAhead) + one: "none",
+	} {
+		for _, p := range profiles {
+			want := lenient == "all" || lenient == "lenient" && p.lenient
+			if got, err := p.Begins(strings.NewReader(text)); got != want || err != nil {
+				t.Errorf("%s: %.60q: %t, %v", p.Name, text, got, err)
+			}
+			if want && len(scanned(t, text+one, p)) != len(scanned(t, text, p))+1 {
+				t.Errorf("%s: behind %.60q a message is not seen", p.Name, text)
+			}
+		}
+	}
+	broken := errors.New("broken")
+	if _, err := Dovecot.Begins(brokenReader{"", 0, broken}); !errors.Is(err, broken) {
+		t.Error(err)
+	}
+}

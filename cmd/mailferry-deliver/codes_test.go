@@ -141,7 +141,7 @@ func TestOnlyTheAbsentAreUnknown(t *testing.T) {
 
 func TestAWrongCallIsNoFailureForGood(t *testing.T) {
 	s := newScene(t)
-	for _, args := range [][]string{{"-x"}, {"alice"}, {"-d"}, {"-d", ""}, {"--wait"}, {"--wait", "1x"}, {"-d", "alice", "-d", "bob"}, {"--help"}, {"--version"}} {
+	for _, args := range [][]string{{"-x"}, {"alice"}, {"-d"}, {"-d", ""}, {"--wait"}, {"--wait", "1x"}, {"-d", "alice", "-d", "bob"}, {"--help"}, {"-h"}, {"--version"}} {
 		if code, log := s.deliver(hello, args...); code != 75 {
 			t.Errorf("%q: %d, %s", args, code, log)
 		}
@@ -157,6 +157,22 @@ func TestAVersionIsToldWhereNoMessageWaits(t *testing.T) {
 	out, err := cmd.Output()
 	if err != nil || !strings.HasPrefix(string(out), "mailferry-deliver ") {
 		t.Errorf("%q, %v", out, err)
+	}
+}
+
+func TestHelpIsGivenWhereNoMessageWaits(t *testing.T) {
+	for _, option := range []string{"--help", "-h"} {
+		cmd := exec.Command("mailferry-deliver", option)
+		out, err := cmd.Output()
+		if err != nil || string(out) != help {
+			t.Errorf("%s: %q, %v", option, out, err)
+		}
+		cmd = exec.Command("mailferry-deliver", option)
+		cmd.Stdin = strings.NewReader(hello)
+		out, err = cmd.Output()
+		if cmd.ProcessState.ExitCode() != 75 || string(out) != help {
+			t.Errorf("%s, and a message: %q, %v", option, out, err)
+		}
 	}
 }
 

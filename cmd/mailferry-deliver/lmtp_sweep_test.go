@@ -186,7 +186,7 @@ func (p *post) copies(name, before string) (n int, wrong string) {
 
 // part is what a write has left that the kill stopped in the middle, as no mbox
 // is safe from (package deliver): the beginning of the message. What comes next
-// stands behind an empty line.
+// begins a line behind it.
 func (p *post) part(name, before string) string {
 	content, _ := os.ReadFile(p.path("spool/" + name))
 	rest := strings.TrimPrefix(string(content), before)
@@ -195,7 +195,7 @@ func (p *post) part(name, before string) string {
 	if rest == "" || len(rest) > head+len(want) || !strings.HasPrefix(want, rest[min(head, len(rest)):]) {
 		return ""
 	}
-	return strings.TrimRight(rest, "\n") + "\n\n"
+	return strings.TrimSuffix(rest, "\n") + "\n"
 }
 
 // A message to three, and a server that is killed at any of its calls: who was

@@ -65,8 +65,11 @@ func command(ctx context.Context, args []string, env environment, in *os.File, o
 	if err != nil {
 		return err
 	}
-	if o.version {
-		return tellVersion(in, out)
+	switch {
+	case o.help:
+		return tell(in, out, help, "--help")
+	case o.version:
+		return tell(in, out, "mailferry-deliver "+version()+"\n", "--version")
 	}
 	group, err := leaveGroup()
 	if err != nil {
@@ -88,24 +91,28 @@ func command(ctx context.Context, args []string, env environment, in *os.File, o
 	}
 	a := deliver.Agent{
 		Places: c.Places(), Users: deliver.Users{Spec: c.Users, MinUID: c.MinUID},
-		Locks: c.Locks, Layout: c.Layout,
+		Locks: c.Locks, Profile: c.Profile, Layout: c.Layout,
 		HoldWait: o.wait, LockWait: o.lockWait,
 		Folders: o.extensionFolders, SpoolGroup: group,
 	}
 	return a.Deliver(ctx, e, &input{ctx, in})
 }
 
-// tellVersion is no success where a message may wait: it would be lost.
-func tellVersion(in *os.File, out io.Writer) error {
-	version := "(devel)"
-	if b, ok := debug.ReadBuildInfo(); ok {
-		version = b.Main.Version
-	}
-	fmt.Fprintln(out, "mailferry-deliver", version)
+// tell prints what an option asks for, which is no success where a message may
+// wait: it would be lost.
+func tell(in *os.File, out io.Writer, text, option string) error {
+	fmt.Fprint(out, text)
 	if info, err := in.Stat(); err == nil && info.Mode()&os.ModeCharDevice == 0 {
-		return errors.New("--version delivers nothing")
+		return errors.New(option + " delivers nothing")
 	}
 	return nil
+}
+
+func version() string {
+	if b, ok := debug.ReadBuildInfo(); ok {
+		return b.Main.Version
+	}
+	return "(devel)"
 }
 
 // leaveGroup gives up the group that a setgid program was started with, which

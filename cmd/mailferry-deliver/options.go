@@ -19,7 +19,7 @@ type options struct {
 	wait             time.Duration // for a hold
 	lockWait         time.Duration // for the gate, and then for the mbox's locks
 	extensionFolders bool
-	version          bool
+	version, help    bool
 	lmtp             string // socket
 	delimiter        string // for the server
 }
@@ -31,7 +31,31 @@ const (
 	defaultLockWait = 15 * time.Second
 )
 
-const usage = "usage: mailferry-deliver [-d USER] [-f SENDER] [-a EXTENSION] [--config FILE] [--wait 5s] [--lock-wait 15s] [--extension-folders] [--version]; or mailferry-deliver --lmtp SOCKET [...]"
+// usage is what a wrong call is told, in one line.
+const usage = "usage: mailferry-deliver [-d USER] [-f SENDER] [-a EXTENSION] [--config FILE] [--wait 5s] [--lock-wait 15s] [--extension-folders] [--version] [--help]; or mailferry-deliver --lmtp SOCKET [--recipient-delimiter +] [...]"
+
+const help = `usage: mailferry-deliver [-d USER] [-f SENDER] [-a EXTENSION] [OPTION]...
+       mailferry-deliver --lmtp SOCKET [OPTION]...
+
+Delivers the message on standard input to where its user's semaphore says; or
+serves LMTP at a socket, with mailferry-lmtp from the same directory.
+
+  -d USER                   the recipient; else LOGNAME, or USER, says it
+  -f SENDER, -r SENDER      of the envelope; else SENDER says it
+  -a EXTENSION              of the address; else EXTENSION says it
+  -t, -Y                    are taken, as procmail does, and change nothing
+  --config FILE             configuration
+  --wait 5s                 how long a hold is waited for
+  --lock-wait 15s           how long the gate is waited for, and then the mbox's locks
+  --extension-folders       put mail for USER+NAME into the folder NAME, if there is one
+  --lmtp SOCKET             serve at this path
+  --recipient-delimiter +   with --lmtp: the characters that begin an address extension
+  --version                 print the version
+  --help, -h                print this
+
+Exit codes: 0 the message is on the disk; 67 the user is proved absent; 75 all
+else, and --version and --help where a message may wait: the MTA keeps it.
+`
 
 // flags are the options, by their names with dashes.
 var flags = map[string]struct {
@@ -70,6 +94,8 @@ var flags = map[string]struct {
 	}},
 	"--recipient-delimiter": {true, func(o *options, text string) error { o.delimiter = text; return nil }},
 	"--version":             {false, func(o *options, _ string) error { o.version = true; return nil }},
+	"--help":                {false, setHelp},
+	"-h":                    {false, setHelp},
 }
 
 // maxWait keeps all waiting far below Postfix's command_time_limit, 1000 s,
@@ -84,6 +110,8 @@ func setWait(d *time.Duration, text string) (err error) {
 }
 
 func ignore(*options, string) error { return nil }
+
+func setHelp(o *options, _ string) error { o.help = true; return nil }
 
 func setSender(o *options, text string) error {
 	text = strings.TrimSuffix(strings.TrimPrefix(text, "<"), ">")
@@ -148,6 +176,7 @@ func (o options) envelope(env environment) (e deliver.Envelope, err error) {
 		e.Sender, e.HasSender = *o.sender, true
 	} else {
 		e.Sender, e.HasSender = env("SENDER")
+		e.Censored = e.HasSender
 	}
 	if to := env.get("RECIPIENT"); strings.Contains(to, "@") {
 		e.Recipient = to

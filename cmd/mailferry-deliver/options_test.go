@@ -28,18 +28,18 @@ func TestEachMTACallsInItsWay(t *testing.T) {
 		want deliver.Envelope
 	}{
 		"Postfix mailbox_command": {nil, postfix,
-			deliver.Envelope{User: "alice", Sender: "bob@example.org", HasSender: true, Recipient: "alice+lists@example.org", Extension: "lists"}},
+			deliver.Envelope{User: "alice", Sender: "bob@example.org", HasSender: true, Censored: true, Recipient: "alice+lists@example.org", Extension: "lists"}},
 		"Postfix, a bounce": {nil, []string{"USER=alice", "LOGNAME=alice", "SENDER=", "RECIPIENT=alice@example.org"},
-			deliver.Envelope{User: "alice", HasSender: true, Recipient: "alice@example.org"}},
+			deliver.Envelope{User: "alice", HasSender: true, Censored: true, Recipient: "alice@example.org"}},
 		"Postfix, as procmail is called": {[]string{"-a", "lists"}, postfix,
-			deliver.Envelope{User: "alice", Sender: "bob@example.org", HasSender: true, Recipient: "alice+lists@example.org", Extension: "lists"}},
+			deliver.Envelope{User: "alice", Sender: "bob@example.org", HasSender: true, Censored: true, Recipient: "alice+lists@example.org", Extension: "lists"}},
 		"Postfix pipe(8), as maildrop is called": {[]string{"-d", "alice", "-f", "bob@example.org"}, nil,
 			deliver.Envelope{User: "alice", Sender: "bob@example.org", HasSender: true}},
 		"Exim pipe": {nil, []string{"LOCAL_PART=alice", "LOCAL_PART_SUFFIX=+lists", "LOGNAME=alice", "USER=alice", "HOME=/home/alice", "DOMAIN=example.org",
 			"RECIPIENT=alice+lists@example.org", "SENDER=bob@example.org", "MESSAGE_ID=1abcde-000001-AB", "PATH=/bin:/usr/bin"},
-			deliver.Envelope{User: "alice", Sender: "bob@example.org", HasSender: true, Recipient: "alice+lists@example.org", Extension: "lists"}},
+			deliver.Envelope{User: "alice", Sender: "bob@example.org", HasSender: true, Censored: true, Recipient: "alice+lists@example.org", Extension: "lists"}},
 		"Exim, as procmail is called": {[]string{"-d", "alice"}, []string{"LOGNAME=mail", "SENDER="},
-			deliver.Envelope{User: "alice", HasSender: true}},
+			deliver.Envelope{User: "alice", HasSender: true, Censored: true}},
 		"Sendmail local_procmail": {[]string{"-Y", "-a", "", "-d", "alice"}, []string{"AGENT=sendmail"},
 			deliver.Envelope{User: "alice"}},
 		"Sendmail, with -f": {[]string{"-t", "-Y", "-a", "lists", "-f", "<bob@example.org>", "-d", "alice"}, nil,
@@ -99,7 +99,8 @@ func TestAWrongCallSaysWhatIsWrong(t *testing.T) {
 		"--config=":              "no file",
 		"--extension-folders=no": "takes no value",
 		"-tx":                    "takes no value",
-		"--help":                 "usage: ",
+		"--help=x":               "takes no value",
+		"-hx":                    "takes no value",
 
 		"--recipient-delimiter - -d alice": "is for --lmtp",
 	} {
@@ -109,6 +110,26 @@ func TestAWrongCallSaysWhatIsWrong(t *testing.T) {
 	}
 	if _, err := (options{}).envelope(env()); err == nil || !strings.Contains(err.Error(), "no user") {
 		t.Error(err)
+	}
+}
+
+func TestTheHelpHasEveryOption(t *testing.T) {
+	for _, args := range [][]string{{"--help"}, {"-h"}, {"--lmtp", "socket", "--help"}} {
+		if o, err := parse(args); err != nil || !o.help {
+			t.Errorf("%q: %+v, %v", args, o, err)
+		}
+	}
+	for name, f := range flags {
+		with := name
+		if f.value {
+			with += " "
+		}
+		if !strings.Contains(help, " "+with) {
+			t.Errorf("%s is not in the help", name)
+		}
+	}
+	if line := len("mailferry-deliver: ") + len(usage); line > 450 || !strings.Contains(usage, "--recipient-delimiter") {
+		t.Errorf("a complaint with the usage has %d characters, and is cut off", line)
 	}
 }
 

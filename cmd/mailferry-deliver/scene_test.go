@@ -151,7 +151,13 @@ func (s *scene) wants(code int, message string, args ...string) (log string) {
 }
 
 // inMbox are the messages of an mbox, as Dovecot shows them.
-func (s *scene) inMbox(path string) (list []string) {
+func (s *scene) inMbox(path string) []string {
+	s.Helper()
+	return s.inMboxAs(mbox.Dovecot, path)
+}
+
+// inMboxAs are the messages of an mbox, as some server shows them.
+func (s *scene) inMboxAs(profile mbox.Profile, path string) (list []string) {
 	s.Helper()
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -161,7 +167,7 @@ func (s *scene) inMbox(path string) (list []string) {
 	defer f.Close()
 	info, err := f.Stat()
 	s.must(err)
-	scanner, err := mbox.NewScanner(f, info.Size(), mbox.Options{Profile: mbox.Dovecot})
+	scanner, err := mbox.NewScanner(f, info.Size(), mbox.Options{Profile: profile})
 	s.must(err)
 	defer scanner.Close()
 	for {

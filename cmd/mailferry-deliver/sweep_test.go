@@ -32,7 +32,7 @@ type situation struct {
 var situations = []situation{
 	{name: "appending", state: "mbox", before: oneBefore, message: hello},
 	{name: "to a new mbox", state: "mbox", message: hello},
-	{name: "appending behind a part of a message", state: "mbox", before: unended, between: "\n\n", message: hello},
+	{name: "appending behind a part of a message", state: "mbox", before: unended, between: "\n", message: hello},
 	{name: "appending a big one", state: "mbox", before: oneBefore, message: big(2)},
 	{name: "appending a big one with lines to quote", state: "mbox", before: oneBefore, message: big(2) + "From me\n"},
 	{name: "to the Maildir", state: "maildir", before: oneBefore, message: hello},

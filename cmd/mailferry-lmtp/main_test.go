@@ -12,6 +12,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // site is a directory short enough for sockets, with a configuration.
@@ -109,6 +111,59 @@ func TestServersThatStartAtOnceLeaveOneServing(t *testing.T) {
 	}
 }
 
+// Others may be able to open the directory, and to lock what they can open.
+func TestALockOnTheDirectoryKeepsNoServerFromStarting(t *testing.T) {
+	dir, args := site(t)
+	other, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	if err := unix.Flock(int(other.Fd()), unix.LOCK_SH); err != nil {
+		t.Fatal(err)
+	}
+	if err := start(t, dir, args)(); err != nil {
+		t.Error(err)
+	}
+}
+
+// What lies where the lock is made is neither followed nor waited for.
+func TestTheLockIsAFileOfItsOwn(t *testing.T) {
+	for name, obstacle := range map[string]func(path string) error{
+		"a link":              func(path string) error { return os.Symlink(path+".target", path) },
+		"a pipe":              func(path string) error { return unix.Mkfifo(path, 0o600) },
+		"a directory":         func(path string) error { return os.Mkdir(path, 0o700) },
+		"open to others":      func(path string) error { return errors.Join(os.WriteFile(path, nil, 0o600), os.Chmod(path, 0o644)) },
+		"another user's file": func(path string) error { return errors.Join(os.WriteFile(path, nil, 0o600), os.Chown(path, 65534, -1)) },
+	} {
+		dir, _ := site(t)
+		path := filepath.Join(dir, "socket")
+		if err := obstacle(path + ".lock"); err != nil {
+			t.Fatal(err)
+		}
+		if l, err := listen(path); err == nil {
+			l.Close()
+			t.Errorf("%s is taken for the lock", name)
+		} else if !strings.Contains(err.Error(), path+".lock") {
+			t.Errorf("%s: %v", name, err)
+		}
+		if _, err := os.Lstat(path + ".lock.target"); err == nil {
+			t.Errorf("%s is followed", name)
+		}
+	}
+	dir, args := site(t)
+	if err := os.WriteFile(filepath.Join(dir, "socket.lock"), nil, 0o600); err != nil { // of a server that was killed as it started
+		t.Fatal(err)
+	}
+	stop := start(t, dir, args)
+	if _, err := os.Lstat(filepath.Join(dir, "socket.lock")); err == nil {
+		t.Error("the lock is left") // Postfix complains of a file of root's in its queue
+	}
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+}
+
 // main runs this program instead of the tests where a test asks for it.
 func TestMain(m *testing.M) {
 	if os.Getenv("MAILFERRY_LMTP_TEST") != "" {
@@ -122,9 +177,9 @@ func TestMain(m *testing.M) {
 func TestWhoCallsItForAMessageKeepsIt(t *testing.T) {
 	dir, args := site(t)
 	stop := start(t, dir, args)
-	for _, call := range [][]string{args, {"--lmtp"}, {"--lmtp", filepath.Join(dir, "socket"), "alice"}, {"-h"}, {"--unknown"}} {
+	for _, call := range [][]string{args, {"--lmtp"}, {"--lmtp", filepath.Join(dir, "socket"), "alice"}, {"-h"}, {"--help"}, {"--unknown"}} {
 		cmd := exec.Command(os.Args[0], call...)
-		cmd.Env = append(os.Environ(), "MAILFERRY_LMTP_TEST=1")
+		cmd.Env, cmd.Stdin = append(os.Environ(), "MAILFERRY_LMTP_TEST=1"), strings.NewReader("mail")
 		out, err := cmd.CombinedOutput()
 		if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || exit.ExitCode() != 75 {
 			t.Errorf("%q: %v, %s", call, err, out)
@@ -132,6 +187,22 @@ func TestWhoCallsItForAMessageKeepsIt(t *testing.T) {
 	}
 	if err := stop(); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestHelpIsGivenWhereNoMessageWaits(t *testing.T) {
+	for _, option := range []string{"-h", "--help"} {
+		cmd := exec.Command(os.Args[0], option)
+		cmd.Env = append(os.Environ(), "MAILFERRY_LMTP_TEST=1")
+		out, err := cmd.Output()
+		if err != nil || !strings.HasPrefix(string(out), "usage: mailferry-deliver --lmtp SOCKET ") {
+			t.Errorf("%s: %q, %v", option, out, err)
+		}
+		for _, name := range []string{"--config", "--wait", "--lock-wait", "--extension-folders", "--recipient-delimiter"} {
+			if !strings.Contains(string(out), "\n  "+name) {
+				t.Errorf("%s is not explained: %s", name, out)
+			}
+		}
 	}
 }
 

@@ -19,8 +19,10 @@ import (
 type Agent struct {
 	Places account.Places
 	Users  Users
-	Locks  mbox.LockOptions // which kinds
-	Layout maildir.Folders  // where Folders finds a folder of the Maildir
+
+	Locks   mbox.LockOptions // which kinds
+	Profile mbox.Profile     // the server that reads the mboxes
+	Layout  maildir.Folders  // where Folders finds a folder of the Maildir
 
 	HoldWait time.Duration // how long a hold is waited for
 	LockWait time.Duration // how long the gate is waited for, and then the locks; the MTA's limit must be longer
@@ -39,6 +41,7 @@ type Envelope struct {
 	User      string
 	Sender    string // address; "" is the null sender of bounces, if HasSender
 	HasSender bool
+	Censored  bool   // Sender is as Postfix puts it into the environment (local(8)): with "_" for what a shell could misread
 	Recipient string // address, for Delivered-To; "" for none
 	Extension string // what stands behind the user's name in the address, without separator
 }

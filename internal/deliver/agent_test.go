@@ -39,7 +39,7 @@ func agent(t *testing.T) (a *Agent, dir string) {
 			Spool: dir + "/spool/{user}", Maildir: "{home}/Maildir", Semaphore: dir + "/{user}.semaphore", Gate: "{home}/.mailstate.lock",
 		},
 		Users: Users{Spec: "file:" + dir + "/users", MinUID: 1000},
-		Locks: mbox.LockOptions{Dotlock: true, Fcntl: true},
+		Locks: mbox.LockOptions{Dotlock: true, Fcntl: true}, Profile: mbox.Dovecot,
 
 		LockWait: 30 * time.Second,
 	}, dir

@@ -141,15 +141,57 @@ func (c *collector) notice(line []byte) {
 	name, value = strings.TrimSpace(name), strings.TrimSpace(value)
 	switch {
 	case strings.EqualFold(name, "Return-Path") && c.envelope.HasSender:
-		c.hiding = c.returnPath || unquoted(value) != unquoted("<"+c.envelope.Sender+">")
+		c.hiding = c.returnPath || !c.isSender(value)
 		c.returnPath = c.returnPath || !c.hiding
 	case strings.EqualFold(name, "Delivered-To") && strings.EqualFold(value, c.envelope.Recipient):
 		c.delivered = true
 	}
 }
 
-// unquoted is an address as Postfix has it in the environment.
-func unquoted(address string) string { return strings.NewReplacer(`"`, "", `\`, "").Replace(address) }
+// isSender tells whether a Return-Path has the envelope's sender. Of one that is
+// censored it is the better source.
+func (c *collector) isSender(path string) bool {
+	if len(path) < 2 || path[0] != '<' || path[len(path)-1] != '>' {
+		return false
+	}
+	address, sender := unquoted(path[1:len(path)-1]), unquoted(c.envelope.Sender)
+	if address == sender || address == c.envelope.Sender {
+		return true
+	}
+	if !c.envelope.Censored || censored(address) != censored(sender) {
+		return false
+	}
+	c.envelope.Sender = address
+	return true
+}
+
+// unquoted is an address without the quotes of its local part, and the
+// backslashes in them (RFC 5321 4.1.2).
+func unquoted(address string) string {
+	var b strings.Builder
+	for i := 0; i < len(address); i++ {
+		if address[i] == '\\' && i+1 < len(address) {
+			i++
+		} else if address[i] == '"' {
+			continue
+		}
+		b.WriteByte(address[i])
+	}
+	return b.String()
+}
+
+// censored is an address as Postfix puts it into the environment: with "_" for
+// each byte that is not in command_expansion_filter (postconf(5)).
+func censored(address string) string {
+	const safe = "1234567890!@%-_=+:,./abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+	b := []byte(address)
+	for i := range b {
+		if strings.IndexByte(safe, b[i]) < 0 {
+			b[i] = '_'
+		}
+	}
+	return string(b)
+}
 
 // fields are those that we add. A message without header gets the empty line
 // that ends ours.

@@ -11,16 +11,15 @@
 //     between two calls a killed process leaves a whole message or none. (In the
 //     middle of that call the kernel stops where it is, as does a power loss: no
 //     mbox is safe from that. The MTA has the message still, and delivers it
-//     again behind the part, of which an empty line keeps it apart.)
+//     again behind the part, of which the site's server splits it.)
 //  2. The semaphore is read; if it says hold, it is read again for a while.
 //  3. The gate is taken, and the semaphore read once more: that counts, since
 //     who changes it sets hold first and then takes the gate, which is kept from
 //     here until the message is on the disk.
 //  4. mbox: the site's locks, append, fsync; after an error the file is cut to
-//     where it ended. A file that does not begin with a From_ line gets nothing:
-//     Dovecot would refuse it with all that is in it. Maildir: a file in tmp,
-//     fsync, rename into new, fsync of the directory; after an error it is
-//     removed.
+//     where it ended. A file that is no mbox to the site's server gets nothing:
+//     nobody would see it there. Maildir: a file in tmp, fsync, rename into new,
+//     fsync of the directory; after an error it is removed.
 //
 // Everything in the user's reach is touched as the user.
 //
@@ -32,12 +31,14 @@
 // top come Return-Path, if the sender is known, and Delivered-To, if the
 // recipient's address is known and the header does not have it (RFC 5321 4.4;
 // Postfix local(8)). A Return-Path of another sender is left out; one of the same
-// stays, and no second one is added.
+// stays, and no second one is added. From the environment Postfix tells the sender
+// with "_" for many characters: a Return-Path that looks the same with them is his.
 //
-// In the mbox an empty line stands before the message, whatever was there last.
-// All lines that begin ">*From " get one more ">" (mboxrd), and the header fields
-// in which mbox servers keep their own state are left out, since senders must not
-// set it: Content-Length, Status, X-Status, X-UID, X-IMAP, X-IMAPbase, X-Keywords
+// In the mbox as many LFs stand before the message as the site's server needs to
+// split there: behind a line end Dovecot needs none, others need an empty line. All
+// lines that begin ">*From " get one more ">" (mboxrd), and the header fields in
+// which mbox servers keep their own state are left out, since senders must not set
+// it: Content-Length, Status, X-Status, X-UID, X-IMAP, X-IMAPbase, X-Keywords
 // (dovecot mbox-save.c does so). All other bytes stay, NULs and lines of any
 // length too.
 package deliver

@@ -34,8 +34,8 @@ const (
 //	LF LF | From_ line | our fields | the message | LF
 //
 // A Maildir gets what stands behind the From_ line, without the last LF. An mbox
-// gets all but as many of the first LFs as make the end of what is there an
-// empty line.
+// gets the From_ line and what follows, and before that as many of the LFs as the
+// end of what is there lacks.
 type draft struct {
 	dir     *safefs.Dir
 	memory  []byte   // of the layout: all, or what is not in the file yet

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -125,18 +124,15 @@ func (t *target) place(m *draft) (from int64, err error) {
 	if err := t.isMbox(f); err != nil {
 		return 0, err
 	}
-	missing, err := mbox.MissingLFs(f, t.size)
+	missing, err := t.Profile.MissingLFs(f, t.size)
 	return m.from - int64(missing), err
 }
 
-// isMbox tells whether a file with something in it begins as an mbox. Dovecot
-// opens no other one, not even with blanks first: nobody would see new mail in it.
+// isMbox tells whether a file with something in it begins as an mbox. The site's
+// server opens no other one: nobody would see new mail in it.
 func (t *target) isMbox(f *os.File) error {
-	first := make([]byte, len("From "))
-	if n, err := f.ReadAt(first, 0); err != nil && err != io.EOF {
+	if begins, err := t.Profile.Begins(f); begins || err != nil {
 		return err
-	} else if isFrom(first[:n]) {
-		return nil
 	}
 	if t.folder {
 		return errNoFolder

@@ -97,9 +97,9 @@ func linesOf(path, name string) (lines []string, err error) {
 	return lines, s.Err()
 }
 
-// inList returns the lines user:uid:gid:home of a name. Only a list of which
-// each line is whole can be without any: others may be caught while they are
-// written.
+// inList returns the lines user:uid:gid:home of a name; the last needs no end, as
+// for package account. Only a list of which each line is whole can be without
+// any: others may be caught while they are written.
 func inList(path, name string) (lines []string, err error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -113,22 +113,22 @@ func inList(path, name string) (lines []string, err error) {
 		if err == io.EOF && len(text) == 0 {
 			break
 		}
-		if err == io.EOF {
-			doubt = fmt.Errorf("%s:%d: a line without end", path, n)
-			break
-		}
-		if err != nil {
+		if err != nil && err != io.EOF {
 			return nil, fmt.Errorf("%s:%d: %w", path, n, err)
 		}
 		line := strings.TrimSuffix(string(text), "\n")
 		if n == 1 {
 			line, doubt = strings.TrimPrefix(line, "\uFEFF"), nil // as package account does
 		}
-		if of, _, _ := strings.Cut(line, ":"); of == name {
+		if of, _, _ := strings.Cut(line, ":"); of == name && !isComment(line) {
 			lines = append(lines, line)
 		}
-		if doubt == nil && !isEntry(line) {
+		if doubt == nil && !isComment(line) && !isEntry(line) {
 			doubt = fmt.Errorf("%s:%d: no line user:uid:gid:home", path, n)
+		}
+		if err == io.EOF {
+			doubt = fmt.Errorf("%s:%d: a line without end", path, n)
+			break
 		}
 	}
 	if len(lines) == 0 {
@@ -137,12 +137,13 @@ func inList(path, name string) (lines []string, err error) {
 	return lines, nil
 }
 
-// isEntry knows what package account takes for a line of a list: all of them
+func isComment(line string) bool {
+	return strings.HasPrefix(line, "#") || strings.TrimSpace(line) == ""
+}
+
+// isEntry knows what package account takes for an entry of a list: all of them
 // are to be looked at, without memory for each.
 func isEntry(line string) bool {
-	if strings.HasPrefix(line, "#") || strings.TrimSpace(line) == "" {
-		return true
-	}
 	part := strings.SplitN(line, ":", 4)
 	return len(part) == 4 && isID(part[1]) && isID(part[2])
 }

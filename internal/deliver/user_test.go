@@ -77,16 +77,16 @@ func TestAListThatMayBeHalfWrittenProvesNobodyAbsent(t *testing.T) {
 	const whole = "# a comment\n\nalice:2001:2001:/home/alice\nlow:1:1:/\nhomeless:5:5:\n"
 	for name, tt := range map[string]struct {
 		list   string
-		proved bool
+		proved bool // that carol is absent
 	}{
 		"whole":                    {whole, true},
 		"with a byte order mark":   {"\ufeff" + whole, true},
 		"empty":                    {"", false},
 		"comments alone":           {"# a comment\n", true},
-		"without its last end":     {whole[:len(whole)-1], false},
+		"without its last end":     {strings.TrimSuffix(whole, "\n"), false},
 		"half a line":              {whole + "car", false},
 		"half a name of his":       {whole + "carol:20", false},
-		"half a home":              {whole + "carol:2002:2002:/home/ca", false},
+		"half another's home":      {whole + "bob:2002:2002:/home/bo", false},
 		"a line of two fields":     {whole + "bob:2003\n", false},
 		"a uid that is no number":  {whole + "bob:x:2003:/home/bob\n", false},
 		"a gid that is no number":  {whole + "bob:2003::/home/bob\n", false},
@@ -117,6 +117,30 @@ func TestAListThatMayBeHalfWrittenProvesNobodyAbsent(t *testing.T) {
 				t.Errorf("alice: %+v, %v", user, err)
 			}
 		})
+	}
+}
+
+// mailferry reads such a list, and moves all of them.
+func TestTheLastLineOfAListNeedsNoEnd(t *testing.T) {
+	for _, list := range []string{"alice:2001:2001:/home/alice\nbob:2002:2002:/home/bob", "bob:2002:2002:/home/bob", "\ufeffbob:2002:2002:/home/bob", "bob:2002:2002:/home/bob\r"} {
+		path := filepath.Join(t.TempDir(), "users")
+		if err := os.WriteFile(path, []byte(list), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		user, err := Users{Spec: "file:" + path, MinUID: 1000}.Find(t.Context(), "bob")
+		if want := (account.User{Name: "bob", UID: 2002, GID: 2002, Home: "/home/bob"}); err != nil || !reflect.DeepEqual(user, want) {
+			t.Errorf("%q: %+v, %v", list, user, err)
+		}
+	}
+}
+
+func TestACommentIsNobody(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "users")
+	if err := os.WriteFile(path, []byte("#bob:2002:2002:/home/bob\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if user, err := (Users{Spec: "file:" + path, MinUID: 1000}).Find(t.Context(), "#bob"); !errors.Is(err, ErrNoUser) {
+		t.Errorf("%+v, %v", user, err)
 	}
 }
 

@@ -94,7 +94,7 @@ func (s *site) serve() {
 				Spool: s.path("spool/{user}"), Maildir: "{home}/Maildir", Semaphore: s.path("semaphores/{user}"),
 				Mirror: "{home}/.mailstate", Gate: "{home}/.mailstate.lock",
 			},
-			Users: deliver.Users{Spec: "file:" + s.path("users"), MinUID: 1000}, Locks: mbox.LockOptions{Dotlock: true, Fcntl: true},
+			Users: deliver.Users{Spec: "file:" + s.path("users"), MinUID: 1000}, Locks: mbox.LockOptions{Dotlock: true, Fcntl: true}, Profile: mbox.Dovecot,
 			LockWait: 10 * time.Second, Folders: s.folders,
 		},
 		Delimiters: s.delimiters, Dir: s.path("state"), Log: &s.log, grace: 5 * time.Second,
