@@ -128,8 +128,10 @@ func (c *accountAudit) run(ctx context.Context) error {
 		return err
 	}
 	defer found.close()
-	c.report.Skips = found.skips
-	c.findUnparked()
+	c.report.Skips = slices.DeleteFunc(found.skips, func(s Skip) bool { return s.Path == c.account.Maildir })
+	if err := c.findUnparked(); err != nil {
+		return err
+	}
 	if len(found.sources) == 0 {
 		c.report.Note = "has no parked mbox any more: nothing to compare with"
 		return nil
@@ -162,39 +164,6 @@ func (c *accountAudit) run(ctx context.Context) error {
 		}
 	}
 	return c.report.total()
-}
-
-// findUnparked names mail at the old paths: a cutover left it there, or
-// somebody who ignores semaphores delivered it.
-func (c *accountAudit) findUnparked() {
-	live, err := findAccount(c.account)
-	if err != nil {
-		return // the old paths are no mailboxes
-	}
-	defer live.close()
-	for _, s := range live.sources {
-		if s.size > 0 && c.isMail(s) { // procmail makes an empty one before it reads its rules
-			c.report.Unparked = append(c.report.Unparked, s.path)
-			c.differ(&MailboxAudit{Name: s.name()}, -1, s.path, "mbox", "parked or absent", "mail that nobody reads any more")
-			c.report.Differing++
-		}
-	}
-	for _, s := range c.report.Skips {
-		if s.code == "mbox-unreadable" || s.code == "mbox-owner" || s.code == "mbox-hardlink" {
-			c.differ(&MailboxAudit{Name: s.Path}, -1, s.Path, "parked mbox", "readable", s.Reason)
-			c.report.Differing++
-		}
-	}
-}
-
-// isMail reports whether a file at an old path is a mailbox, or might be.
-func (c *accountAudit) isMail(s source) bool {
-	in, err := open(s, c.Scan)
-	if err == nil {
-		in.Close()
-	}
-	var format *mbox.FormatError
-	return !errors.As(err, &format)
 }
 
 // begin reads from the parked mboxes what tells which folder is theirs.

@@ -2,6 +2,7 @@ package convert
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -68,7 +69,7 @@ type AuditReport struct {
 	Note        string          `json:"note,omitempty"` // why nothing was compared
 	Mailboxes   []*MailboxAudit `json:"mailboxes,omitempty"`
 	Skips       []Skip          `json:"skips,omitempty"`
-	Unparked    []string        `json:"unparked,omitempty"` // mboxes at the old paths: left there at the flip, or delivered by somebody who ignores semaphores
+	Unparked    []string        `json:"unparked,omitempty"` // what is or may be mail where nobody reads it: left there at the flip, or delivered by somebody who ignores semaphores
 	Differences []Difference    `json:"differences,omitempty"`
 	Differing   int             `json:"differing"` // differences, also those that the list leaves out
 	AuditCounts
@@ -101,6 +102,12 @@ func (r *AuditReport) String() string {
 		fmt.Fprintf(&b, "; %d DIFFERENCES", r.Differing)
 	}
 	return b.String()
+}
+
+// Passed are the skips that somebody has to know of: not those of earlier
+// migrations.
+func (r *AuditReport) Passed() []Skip {
+	return slices.DeleteFunc(slices.Clone(r.Skips), func(s Skip) bool { return s.code == parkedLeft })
 }
 
 // total sums up, and checks that every message is accounted for.

@@ -38,6 +38,9 @@ func (s Site) EndRuns() error { return s.raise(panicFile) }
 // PanicFile is the path of what EndRuns makes.
 func (s Site) PanicFile() string { return filepath.Join(s.State, panicFile) }
 
+// RunsEnded reports whether that is there.
+func (s Site) RunsEnded() bool { return s.flagged(panicFile) }
+
 // ResumeRuns ends what PauseRuns and PostponeCutovers began, and reports whether
 // there was anything.
 func (s Site) ResumeRuns() (was bool, err error) {
@@ -165,7 +168,7 @@ func (r *Run) paused(ctx context.Context) (open bool) {
 	if !r.flagged(pauseFile) {
 		return true
 	}
-	r.waitFor(ctx, "paused: "+filepath.Join(r.State, pauseFile)+" is there", func() bool { return !r.flagged(pauseFile) || r.closed() })
+	r.waitFor(ctx, "paused: "+filepath.Join(r.State, pauseFile)+" is there until mailferry ctl resume", func() bool { return !r.flagged(pauseFile) || r.closed() })
 	return !r.closed()
 }
 

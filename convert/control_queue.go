@@ -125,7 +125,7 @@ func (r *Run) idle(ctx context.Context) {
 	why, due := "", first.due
 	switch {
 	case postponed:
-		why = fmt.Sprintf("cutovers are postponed: %s is there, and nothing else is left to do", filepath.Join(r.State, postponeFile))
+		why = fmt.Sprintf("cutovers are postponed: %s is there until mailferry ctl resume, and nothing else is left to do", filepath.Join(r.State, postponeFile))
 	case n == 1:
 		why = fmt.Sprintf("%s is tried again at %s: %s", first.account.Name, due.Format(time.TimeOnly), first.last.Reason)
 	default:

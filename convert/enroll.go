@@ -22,6 +22,7 @@ import (
 type Enrollment struct {
 	User     string    `json:"user"`
 	Outcome  string    `json:"outcome"`            // see below
+	Moved    bool      `json:"moved,omitempty"`    // his semaphore says maildir: he had lost it, and the soak record tells
 	Mirrored bool      `json:"mirrored,omitempty"` // the mirror was written
 	Reason   string    `json:"reason,omitempty"`   // the code of the first finding, or an error
 	Findings []Finding `json:"findings,omitempty"` // why he was skipped
@@ -31,7 +32,7 @@ type Enrollment struct {
 // was written), Failed (see the reason; it may be tried again) and Untouched
 // (ctx was done first).
 const (
-	Enrolled = "enrolled" // he had no semaphore, and has one that says mbox
+	Enrolled = "enrolled" // he had no semaphore, and has one that says mbox; or maildir, see Moved
 	Already  = "already"  // he had one, and it is as it was
 )
 
@@ -40,8 +41,8 @@ const (
 const enrollJobs = 32
 
 // Enroll writes a semaphore that says mbox for those who have none, the
-// authority and then the mirror. Who has one keeps it; his mirror is put right
-// if it differs. The directory of the authority is made if it is missing. done
+// authority and then the mirror; maildir, if they were moved and have lost it.
+// Who has one keeps it; his mirror is put right if it differs. The directory of the authority is made if it is missing. done
 // is called after each user, by several goroutines.
 //
 // The result is in the order of the list. The error is what concerns all users,
@@ -155,7 +156,7 @@ func enroll(in *Inspector, a account.Account, e *Enrollment) {
 		e.Outcome, e.Reason, e.Findings = journal.Skipped, findings[0].Code, findings
 		return
 	}
-	if err := mirror.enroll(e); err != nil {
+	if err := mirror.enroll(in.site, e); err != nil {
 		e.Outcome, e.Reason = journal.Failed, err.Error()
 	}
 }
@@ -212,42 +213,87 @@ func (m *seenMirror) says(state semaphore.State) bool {
 }
 
 // enroll writes what is missing or wrong.
-func (m *seenMirror) enroll(e *Enrollment) error {
+func (m *seenMirror) enroll(s Site, e *Enrollment) error {
 	sem, err := semaphore.For(m.account.Semaphore)
 	if err != nil {
 		return err
 	}
-	state, err := sem.Get()
+	to, err := sem.Get()
+	missing := errors.Is(err, fs.ErrNotExist)
 	switch {
-	case err == nil && m.says(state):
+	case err == nil && m.says(to):
 		e.Outcome = Already
 		return nil
-	case err != nil && !errors.Is(err, fs.ErrNotExist):
+	case missing:
+		to, err = m.lost(s)
+	}
+	if err != nil {
 		return err
-	case err != nil && m.account.Mirror != "" && m.says(semaphore.Maildir):
-		return fmt.Errorf("there is no semaphore, but the mirror %q says maildir; if he was moved, run: mailferry semaphore set %s maildir; if not, remove the mirror",
-			m.account.Mirror, m.account.Name)
 	}
 	free, busy := exclude(sem)
 	switch {
-	case err == nil && errors.Is(busy, semaphore.ErrBusy):
+	case !missing && errors.Is(busy, semaphore.ErrBusy):
 		e.Outcome = Already // a cutover is at work, and the mirror is its business
 		return nil
 	case busy != nil:
 		return busy
 	}
-	return errors.Join(m.write(sem, e), free())
+	return errors.Join(m.write(sem, to, e), free())
+}
+
+// lost tells what the semaphore of a user has to say who has none: mbox, or
+// maildir if he was moved. A record of that counts if all else agrees with it.
+func (m *seenMirror) lost(s Site) (semaphore.State, error) {
+	a := m.account
+	move, err := s.moveOf(a.Name)
+	switch {
+	case err != nil:
+		return semaphore.Hold, fmt.Errorf("there is no semaphore, and whether he was moved can't be told: %w", err)
+	case move.says != "":
+		return semaphore.Maildir, m.agrees(s, move)
+	case a.Mirror != "" && m.says(semaphore.Maildir):
+		return semaphore.Hold, fmt.Errorf("there is no semaphore, but the mirror %q says maildir; if he was moved, run: mailferry semaphore set %s maildir; if not, remove the mirror", a.Mirror, a.Name)
+	}
+	return semaphore.Mbox, nil
+}
+
+// agrees fails if a user's mail, or his mirror, does not tell what the records do.
+func (m *seenMirror) agrees(s Site, move move) error {
+	a, t, against := m.account, trace{}, ""
+	record, err := journal.ReadStaging(s.State, a.Name)
+	if err == nil || errors.Is(err, fs.ErrNotExist) {
+		err = asUser(a, func() error { return errors.Join(t.maildirOf(a, record), t.mailOf(a)) })
+	}
+	switch {
+	case err != nil:
+		against = err.Error()
+	case move.back:
+		against = "where his mail is it does not say"
+	case move.soak.Maildir != a.Maildir:
+		against = fmt.Sprintf("into %q, and now his Maildir is %q", move.soak.Maildir, a.Maildir)
+	case !m.says(semaphore.Maildir) && !errors.Is(m.err, fs.ErrNotExist):
+		against = fmt.Sprintf("the mirror %q does not", a.Mirror)
+	case !t.maildir || t.published || t.mboxes:
+		against = t.String()
+	default:
+		return nil
+	}
+	return fmt.Errorf("there is no semaphore; %s, but: %s. Nothing was written; look where his mail is, and say so: mailferry semaphore set %s maildir, or mbox", move.says, against, a.Name)
 }
 
 // write writes the authority, if there is none, and the mirror. No cutover can
 // come in between.
-func (m *seenMirror) write(sem *semaphore.Semaphore, e *Enrollment) error {
+func (m *seenMirror) write(sem *semaphore.Semaphore, to semaphore.State, e *Enrollment) error {
 	last, err := sem.Meta()
 	if err != nil {
 		return err
 	}
 	e.Outcome = Enrolled
-	err = sem.Enroll(semaphore.Meta{Epoch: last.Epoch + 1})
+	if to == semaphore.Maildir {
+		err = again(sem, last)
+	} else {
+		err = sem.Enroll(semaphore.Meta{Epoch: last.Epoch + 1})
+	}
 	if errors.Is(err, semaphore.ErrEnrolled) {
 		e.Outcome, err = Already, nil
 	}
@@ -258,6 +304,7 @@ func (m *seenMirror) write(sem *semaphore.Semaphore, e *Enrollment) error {
 		return err
 	}
 	state, err := sem.Get()
+	e.Moved = e.Outcome == Enrolled && state == semaphore.Maildir
 	if err == nil && e.Outcome == Already { // a cutover may have ended since the mirror was read
 		err = asUser(m.account, func() error { m.read(); return nil })
 	}
@@ -267,6 +314,18 @@ func (m *seenMirror) write(sem *semaphore.Semaphore, e *Enrollment) error {
 	err = tellMirror(m.account, state)
 	e.Mirrored = err == nil
 	return err
+}
+
+// again writes maildir for a user who was moved and has lost his semaphore. Its
+// meta may not say otherwise, where there is one. The caller excludes others.
+func again(sem *semaphore.Semaphore, last semaphore.Meta) error {
+	if _, err := sem.Get(); !errors.Is(err, fs.ErrNotExist) {
+		return semaphore.ErrEnrolled
+	}
+	if last.Ahead(semaphore.Maildir) {
+		return fmt.Errorf("%w: he was moved, but epoch %d has set it to %s", semaphore.ErrState, last.Epoch, last.State)
+	}
+	return sem.Set(semaphore.Maildir, semaphore.Meta{Epoch: last.Epoch + 1})
 }
 
 // tellMirror writes the mirror of an account, as its user.

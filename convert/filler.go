@@ -368,7 +368,8 @@ func (f *filler) end() (*mailboxState, error) {
 	f.state.UIDValidity, f.state.NextUID, f.state.GUID = f.validity, f.in.NextUID(), hex.EncodeToString(f.guid[:])
 	f.state.Stamp = f.stamp.UnixMicro()
 	odd := f.in.Oddities()
-	f.state.Careful, f.state.Differs, f.state.Oddities = f.in.CarefulCount(), odd.Of(mbox.ProfileDiffers).Count, odd.Total()
+	f.state.Careful, f.state.Differs = f.in.CarefulCount(), odd.Of(mbox.ProfileDiffers).Count
+	f.state.Oddities, f.state.Odd = odd.Total(), oddOf(odd)
 	f.state.Left = f.keywords.leftovers()
 	return &f.state, writeState(f.folder, &f.state)
 }

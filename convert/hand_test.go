@@ -128,8 +128,8 @@ func TestAHoldByHandIsNobodysRun(t *testing.T) {
 		s.Deadline.Before(start.Add(time.Minute)) || s.Deadline.After(time.Now().Add(time.Minute)) {
 		t.Errorf("got %+v", s)
 	}
-	if s := standingOf(h.a, start.Add(2*time.Minute)); !s.Expired {
-		t.Errorf("got %+v", s)
+	if s := standingOf(h.a, start.Add(2*time.Minute)); s.Expired || !s.ByHand() {
+		t.Errorf("it ends by hand alone: %+v", s)
 	}
 	if err := h.site.HoldSemaphore(h.a, time.Minute); !errors.Is(err, semaphore.ErrState) {
 		t.Errorf("a hold of a hold: %v", err)

@@ -137,9 +137,8 @@ func (in *Inspector) inspect(a account.Account, count counter) *Inspection {
 	if !in.identify(a, i) {
 		return i
 	}
-	in.semaphore(a, i)
+	l := &look{in: in, a: a, i: i, count: count, moved: in.semaphore(a, i)}
 	in.above(a, i)
-	l := &look{in: in, a: a, i: i, count: count, moved: i.State == semaphore.Maildir.String()}
 	l.parked, l.listed = in.spools.parked(filepath.Dir(a.Spool))
 	l.record, _ = journal.ReadStaging(in.site.State, a.Name) // one that can't be read records nothing
 	group, err := spoolGroup(a)
@@ -192,34 +191,40 @@ func (in *Inspector) collision(a account.Account, c account.Collision, i *Inspec
 	i.add("collision", c.Path, "is in the %s of this user and in the %s of %s", c.What[own], c.What[other], c.Users[other])
 }
 
-// semaphore reads what the authority says.
-func (in *Inspector) semaphore(a account.Account, i *Inspection) {
+// semaphore reads what the authority says, and reports whether the user's mail is
+// elsewhere than in his mboxes, or may be: what lies about is his, and no obstacle.
+func (in *Inspector) semaphore(a account.Account, i *Inspection) (moved bool) {
 	sem, err := semaphore.For(a.Semaphore)
-	state := semaphore.Hold
+	state, meta := semaphore.Hold, semaphore.Meta{}
 	if err == nil {
 		state, err = sem.Get()
+		meta, _ = sem.Meta() // one that can't be read tells nothing
 	}
+	recorded, untouched := in.recorded(a.Name, state, meta), ""
+	if recorded != "" {
+		untouched = "; " + recorded + "; nothing of his is touched"
+	}
+	missing := errors.Is(err, fs.ErrNotExist)
 	switch {
-	case errors.Is(err, fs.ErrNotExist):
+	case missing && recorded != "":
+		i.add("record-differs", a.Semaphore, "is not there%s", untouched)
+	case missing:
 		i.add("not-enrolled", a.Semaphore, "is not there")
-		return
+	case err != nil && recorded != "":
+		i.add("record-differs", a.Semaphore, "%v%s", err, untouched)
 	case err != nil:
 		i.add("semaphore-unreadable", a.Semaphore, "%v", err)
 	case state == semaphore.Hold:
-		i.add("held", a.Semaphore, "says hold%s", since(sem))
+		i.add("held", a.Semaphore, "says hold%s%s", heldBy(a.Name, meta), untouched)
 	case state == semaphore.Maildir:
-		i.add("migrated", a.Semaphore, "says maildir%s", since(sem))
+		i.add("migrated", a.Semaphore, "says maildir%s", since(meta))
+	case recorded != "":
+		i.add("record-differs", a.Semaphore, "says mbox%s%s", since(meta), untouched)
 	}
-	i.State = state.String()
-}
-
-// since tells who set a semaphore and when, as far as is known.
-func since(sem *semaphore.Semaphore) string {
-	m, err := sem.Meta()
-	if err != nil || m.Time.IsZero() {
-		return ""
+	if !missing {
+		i.State = state.String()
 	}
-	return fmt.Sprintf(" since %s, by run %q, pid %d", m.Time.UTC().Format("2006-01-02 15:04:05Z"), m.Run, m.PID)
+	return recorded != "" || i.State == semaphore.Maildir.String()
 }
 
 // above looks at the directories above the home, which must be root's or the

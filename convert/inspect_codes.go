@@ -21,8 +21,9 @@ var codes = map[string]code{
 	// The semaphore.
 	"not-enrolled":         {Refuse, "The user has no semaphore.", "Run: mailferry enroll USER"},
 	"semaphore-unreadable": {Refuse, "The semaphore, or its directory, can't be read: readers hold his mail.", "If nobody was ever enrolled, run: mailferry enroll --all. If users were, mount or restore the directory of the semaphores first."},
-	"held":                 {Refuse, "The semaphore says hold: deliveries are being deferred.", "Wait for the cutover that holds it; if none is at work, run: mailferry recover"},
+	"held":                 {Refuse, "The semaphore says hold: deliveries are being deferred.", "If a run holds him, wait for it; if none is at work, run: mailferry recover. If he is held by hand, run: mailferry semaphore release USER"},
 	"migrated":             {Info, "The semaphore says maildir: the user has been moved.", "Nothing. To look at the Maildir, run: mailferry verify USER"},
+	"record-differs":       {Refuse, "The semaphore does not say maildir, and a record of mailferry says that the user was moved, or is on his way.", "Leave his Maildir and what is parked as they are: they may be all his mail. If a run was killed, run: mailferry recover. If the semaphore is lost, restore it, or run: mailferry enroll USER. If it was set by hand, say what is true: mailferry semaphore set USER maildir; or, if you have brought his mail back into the mboxes yourself, remove the record."},
 	"mirror-differs":       {Warn, "The mirror in the home does not say what the semaphore says, which is what counts.", "Look who wrote it. The next change of the semaphore writes it anew."},
 
 	// The home.

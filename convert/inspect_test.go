@@ -68,6 +68,7 @@ var troubles = []struct {
 		h.staging("Maildir", false)
 		h.remove(h.a.Spool)
 	}},
+	{"record-differs", "a moved user, and no semaphore", func(h *house) { h.moved(); h.remove(h.a.Semaphore) }},
 	{"mirror-differs", "another state", func(h *house) { h.mirror("MAILSTATE=maildir\n") }},
 	{"mirror-differs", "no state", func(h *house) { h.mirror("\x1b[2J") }},
 	{"mirror-differs", "a symlink", func(h *house) { h.symlink(h.a.Semaphore, h.a.Mirror) }},

@@ -22,7 +22,7 @@ type look struct {
 	a     account.Account
 	i     *Inspection
 	count counter
-	moved bool // the semaphore says maildir
+	moved bool // the semaphore says maildir, or a record differs from it
 
 	parked    map[string][]string // in the spool's directory, as root has listed it
 	listed    bool                // root has

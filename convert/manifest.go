@@ -130,6 +130,7 @@ type mailboxState struct {
 	Careful     int           `json:"careful"`
 	Differs     int           `json:"differs"` // places where the careful reading differs
 	Oddities    int           `json:"oddities"`
+	Odd         Odd           `json:"odd,omitempty"` // these, by kind
 	Left        []LeftKeyword `json:"left,omitempty"`
 	Quarantined []Quarantined `json:"quarantined,omitempty"`
 	Unchecked   int           `json:"unchecked"` // messages not yet read back

@@ -39,13 +39,13 @@ type AccountPlan struct {
 
 // MailboxPlan is the part of one mailbox.
 type MailboxPlan struct {
-	Name       string                 `json:"name"` // of the folder, "INBOX" or "A/B"
-	Path       string                 `json:"path"`
-	Messages   int                    `json:"messages"`
-	Careful    int                    `json:"careful_messages"` // by the careful reading
-	Bytes      int64                  `json:"bytes"`            // of the mbox
-	Oddities   map[string]mbox.Places `json:"oddities,omitempty"`
-	Quarantine []Quarantined          `json:"quarantine,omitempty"` // messages that a Maildir can't hold
+	Name       string        `json:"name"` // of the folder, "INBOX" or "A/B"
+	Path       string        `json:"path"`
+	Messages   int           `json:"messages"`
+	Careful    int           `json:"careful_messages"` // by the careful reading
+	Bytes      int64         `json:"bytes"`            // of the mbox
+	Oddities   Odd           `json:"oddities,omitempty"`
+	Quarantine []Quarantined `json:"quarantine,omitempty"` // messages that a Maildir can't hold
 
 	entries int // messages and the pseudo-message
 }
@@ -211,12 +211,7 @@ func unlessEOF(err error) error {
 // take notes what a scan that has ended knows of the mailbox as a whole.
 func (m *MailboxPlan) take(s *mbox.Scanner) {
 	m.Careful = s.CarefulCount()
-	for kind, places := range s.Oddities().All {
-		if m.Oddities == nil {
-			m.Oddities = map[string]mbox.Places{}
-		}
-		m.Oddities[kind.String()] = places
-	}
+	m.Oddities = oddOf(s.Oddities())
 }
 
 // foretell says how long each account will take. What reading has taken here

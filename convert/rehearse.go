@@ -195,7 +195,10 @@ func (c *rehearsals) tell(m *member, r *rehearsal, err error) {
 		}
 	default:
 		m.Outcome, m.Rehearsal, m.converted = journal.Done, &r.record, r.files
-		m.Round = &Round{Mailboxes: []MailboxRound{}, Messages: r.round.Messages, Bytes: r.round.Bytes, Changes: r.round.Changes}
+		for i := range r.round.Mailboxes {
+			r.round.Mailboxes[i].Left = nil // there is no Maildir yet in which to look for their letters
+		}
+		m.Round = &Round{Mailboxes: r.round.Mailboxes, Messages: r.round.Messages, Bytes: r.round.Bytes, Changes: r.round.Changes}
 		c.note(journal.WriteRehearsal(c.State, r.record))
 	}
 }

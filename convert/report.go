@@ -18,6 +18,33 @@ type MailboxReport struct {
 	Left     []LeftKeyword
 }
 
+// Odd is what a scan doubted of a mailbox: the places, by the code of their kind.
+type Odd map[string]mbox.Places
+
+// oddOf keeps of a scan what it doubted; nil for nothing.
+func oddOf(seen *mbox.Oddities) (odd Odd) {
+	for kind, places := range seen.All {
+		if odd == nil {
+			odd = Odd{}
+		}
+		odd[kind.String()] = places
+	}
+	return odd
+}
+
+// lastKind is the last of the kinds of package mbox.
+const lastKind = mbox.NoHeader
+
+// All yields the kinds that were seen, in the order of package mbox. A code that
+// is none is passed over: in a staging, its owner can write what he likes.
+func (o Odd) All(yield func(mbox.Oddity, mbox.Places) bool) {
+	for kind := range lastKind + 1 {
+		if p, seen := o[kind.String()]; seen && !yield(kind, p) {
+			return
+		}
+	}
+}
+
 // LeftKeyword is a keyword that got no letter, for a Maildir has 26: Dovecot
 // can still hold it in its index.
 type LeftKeyword struct {

@@ -26,7 +26,7 @@ import (
 type retirement struct {
 	Site
 	account account.Account
-	before  time.Time // parked earlier than that is old enough
+	age     time.Duration // that what is deleted must have
 	dry     bool
 
 	soak journal.Soak
@@ -49,12 +49,12 @@ type Retired struct {
 	Deleted int   // messages of the parked mboxes that lie in no folder: their user deleted them since
 }
 
-// Retire deletes what was parked before a moment, if the user's Maildir holds
+// Retire deletes what was parked so long ago, if the user's Maildir holds
 // everything that is not explained by his use of it; else the error is an
 // *Unready, and nothing was deleted. With any other error something may be. A
 // cutover, rollback or admin at work is semaphore.ErrBusy.
-func (s Site) Retire(ctx context.Context, a account.Account, before time.Time, dry bool) (*Retired, error) {
-	r := &retirement{Site: s, account: a, before: before, dry: dry}
+func (s Site) Retire(ctx context.Context, a account.Account, age time.Duration, dry bool) (*Retired, error) {
+	r := &retirement{Site: s, account: a, age: age, dry: dry}
 	free, err := r.begin()
 	if err != nil {
 		return &r.done, err
@@ -187,7 +187,7 @@ func unrecorded(src source) (journal.Parked, error) {
 	}
 	name, _ := parseParked(src.file)
 	if info.ModTime().After(name.flip) {
-		return journal.Parked{}, unready("%q was written to at %s, and no record tells whether that is in the Maildir: look, and move it away", src.path, info.ModTime().UTC().Format(time.RFC3339))
+		return journal.Parked{}, unready("%q was written to at %s, and no record tells whether that is in the Maildir: look, and move it away", src.path, utc(info.ModTime()))
 	}
 	return journal.Parked{
 		Mailbox: src.name(), Live: filepath.Join(filepath.Dir(src.path), name.live), Path: src.path,
@@ -200,8 +200,7 @@ func unrecorded(src source) (journal.Parked, error) {
 // freeTime).
 const nameSlack = 5 * time.Second
 
-// old demands that all was parked before the moment: one soak ends at once, or
-// not at all.
+// old demands that all has its age: one soak ends at once, or not at all.
 func (r *retirement) old() error {
 	var paths []string
 	for _, p := range r.soak.Parked {
@@ -211,11 +210,27 @@ func (r *retirement) old() error {
 		paths = append(paths, p.Path)
 	}
 	for _, path := range paths {
-		if name, ok := parseParked(filepath.Base(path)); !ok || name.flip.After(r.before.Add(nameSlack)) {
-			return unready("%q is not old enough", path)
+		name, ok := parseParked(filepath.Base(path))
+		switch ripe := name.flip.Add(r.age); {
+		case !ok:
+			return unready("%q has no name that says since when it is parked: move it away", path)
+		case ripe.After(time.Now().Add(nameSlack)):
+			return unready("%q was parked at %s, and has to be %s old: it may go from %s on",
+				path, utc(name.flip), ageText(r.age), utc(ripe))
 		}
 	}
 	return nil
+}
+
+func utc(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+
+// ageText is an age in days, if it is one of whole days.
+func ageText(age time.Duration) string {
+	const day = 24 * time.Hour
+	if age >= day && age%day == 0 {
+		return fmt.Sprintf("%dd", age/day)
+	}
+	return age.String()
 }
 
 // audit demands that the Maildir holds what was parked, but for what its user
@@ -229,7 +244,7 @@ func (r *retirement) audit(ctx context.Context) error {
 	parked := slices.ContainsFunc(r.soak.Parked, func(p journal.Parked) bool { return !isLate(p.Path) })
 	switch {
 	case len(report.Unparked) > 0:
-		return unready("there are mboxes at their old paths, %q: run mailferry sweep, or move them away", report.Unparked)
+		return unready("there is what may be mail at old paths, %q: see mailferry verify %s", report.Unparked, shellWord(r.account.Name))
 	case report.Differing > 0:
 		return unready("the audit finds %d differences: see mailferry verify %s", report.Differing, shellWord(r.account.Name))
 	case parked && report.Note != "":
@@ -280,7 +295,7 @@ func (c *chunk) retire(ctx context.Context, m *member) {
 			c.Watch.Note(line)
 		}
 	}
-	done, err := c.Retire(ctx, m.account, time.Now().Add(-c.OlderThan), c.DryRun)
+	done, err := c.Retire(ctx, m.account, c.OlderThan, c.DryRun)
 	m.Retired, m.Freed, m.Dry = done.Paths, done.Bytes, c.DryRun
 	switch {
 	case err != nil:

@@ -29,6 +29,9 @@ type retired struct {
 func (r *retirement) look() error {
 	r.list = nil
 	err := asUser(r.account, func() error {
+		if err := r.oldPathsFree(); err != nil {
+			return err
+		}
 		for _, p := range r.soak.Aside {
 			if err := r.lookAside(p); err != nil {
 				return err
@@ -72,9 +75,6 @@ func (r *retirement) unused(known error) error {
 }
 
 func (r *retirement) lookAt(p journal.Parked) error {
-	if err := r.oldPathFree(p); err != nil {
-		return err
-	}
 	t, info, err := r.find(p.Path, p.From, p.Ino)
 	switch {
 	case t == nil || err != nil:
@@ -88,10 +88,20 @@ func (r *retirement) lookAt(p journal.Parked) error {
 	return nil
 }
 
-// oldPathFree demands that no mail lies where the mbox was. An agent may have
-// made an empty one.
-func (r *retirement) oldPathFree(p journal.Parked) error {
-	dir, err := r.dirOf(p.Live)
+// oldPathsFree demands that nothing lies where mboxes were. An agent may have made
+// an empty file.
+func (r *retirement) oldPathsFree() error {
+	w := &sweep{account: r.account, soak: r.soak}
+	for _, path := range w.oldPaths() {
+		if err := r.oldPathFree(path); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *retirement) oldPathFree(path string) error {
+	dir, err := r.dirOf(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -99,16 +109,25 @@ func (r *retirement) oldPathFree(p journal.Parked) error {
 		return err
 	}
 	defer dir.Close()
-	info, err := dir.Lstat(filepath.Base(p.Live))
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
+	info, err := dir.Lstat(filepath.Base(path))
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil
-	case err != nil:
+	}
+	if err != nil {
 		return err
-	case idOf(info).ino == p.Ino:
-		return unready("%q could not be parked at the flip, and lies at its old path: move it to %q", p.Live, p.Path)
-	case !info.IsDir() && info.Size() > 0:
-		return unready("there is mail at the old path %q: run mailferry sweep", p.Live)
+	}
+	for _, p := range r.soak.Parked {
+		if p.Live == path && info.Mode().IsRegular() && idOf(info).ino == p.Ino {
+			return unready("%q could not be parked, and lies at its old path: move it to %q", path, p.Path)
+		}
+	}
+	switch {
+	case !info.Mode().IsRegular():
+		return unready("what is no file at the old path %q may hold mail: look, and move it away", path)
+	case info.Size() > 0:
+		return unready("there is mail at the old path %q: run mailferry sweep", path)
+	case ownerOf(info) != r.account.UID:
+		return unready("the empty file at the old path %q belongs to uid %d: remove it, or make it %s's with chown", path, ownerOf(info), shellWord(r.account.Name))
 	}
 	return nil
 }

@@ -75,6 +75,7 @@ type MailboxRound struct {
 	Careful  int           `json:"careful"` // messages by the careful reading
 	Differs  int           `json:"differs"` // places where it differs
 	Oddities int           `json:"oddities"`
+	Odd      Odd           `json:"odd,omitempty"` // these, by kind
 	Left     []LeftKeyword `json:"left,omitempty"`
 	Changes
 
@@ -316,7 +317,8 @@ func (r *round) asItWas(src source, file *os.File) (*mailboxState, error) {
 
 // fill takes what the state of a folder says into the reports.
 func (m *MailboxRound) fill(s *mailboxState, report *Round) {
-	m.Messages, m.Bytes, m.Careful, m.Differs, m.Oddities, m.Left = s.Messages, s.Bytes, s.Careful, s.Differs, s.Oddities, s.Left
+	m.Messages, m.Bytes, m.Careful, m.Differs, m.Left = s.Messages, s.Bytes, s.Careful, s.Differs, s.Left
+	m.Oddities, m.Odd = s.Oddities, s.Odd
 	report.Quarantined = append(report.Quarantined, s.Quarantined...)
 }
 

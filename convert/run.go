@@ -286,8 +286,11 @@ func weight(size int64) int64 { return 4<<20 + min(size/64, 24<<20) }
 // log enters what became of a user, or of an attempt, into the journal.
 func (r *Run) log(u User) {
 	e := journal.Event{User: u.Name, Phase: string(r.Verb), Outcome: u.Outcome, Reason: u.Reason, Seconds: u.Hold.Seconds()}
-	if u.Text != "" {
-		e.Reason = u.Reason + ": " + u.Text
+	switch {
+	case e.Reason == "":
+		e.Reason = u.Text
+	case u.Text != "":
+		e.Reason += ": " + u.Text
 	}
 	if len(u.Findings) > 0 {
 		e.Findings, _ = json.Marshal(u.Findings) // nothing in it can fail

@@ -26,7 +26,8 @@ type Standing struct {
 	Time  time.Time `json:"time,omitzero"`
 
 	Deadline  time.Time `json:"deadline,omitzero"`   // of a hold
-	Expired   bool      `json:"expired,omitempty"`   // the hold is past it, or never had one
+	Expired   bool      `json:"expired,omitempty"`   // the hold is a run's or nobody knows whose, and past it, or never had one
+	Abandoned bool      `json:"abandoned,omitempty"` // the hold is that of a run which is not at work any more: recover ends it
 	Announced string    `json:"announced,omitempty"` // what the meta says, if the semaphore does not: the change did not happen
 
 	Problem string `json:"problem,omitempty"` // why there is no account, or what can't be read
@@ -34,6 +35,12 @@ type Standing struct {
 
 // NotEnrolled reports whether there is a user without a semaphore.
 func (s Standing) NotEnrolled() bool { return s.State == "" && s.Problem == "" }
+
+// ByHand reports whether the user is on a hold that an admin has made, which is
+// past no deadline: nobody but an admin ends it.
+func (s Standing) ByHand() bool {
+	return s.State == semaphore.Hold.String() && s.Epoch != 0 && s.Run == "" && s.Announced == "" && s.Problem == ""
+}
 
 // standingOf reads the semaphore of an account.
 func standingOf(a account.Account, now time.Time) Standing {
@@ -61,9 +68,15 @@ func standingOf(a account.Account, now time.Time) Standing {
 		s.Problem = err.Error()
 	}
 	if state == semaphore.Hold {
-		s.Deadline, s.Expired = meta.Deadline, meta.Expired(now)
+		s.Deadline, s.Expired = meta.Deadline, !s.ByHand() && meta.Expired(now)
 	}
 	return s
+}
+
+// abandoned reports whether recover takes a hold for that of a dead run, if no run
+// is at work: it is of this host, or past its deadline.
+func (s Standing) abandoned() bool {
+	return s.State == semaphore.Hold.String() && s.Problem == "" && s.Run != "" && (s.Host == hostname() || s.Expired)
 }
 
 // readBoth reads a semaphore and its meta, both of one change. While there is
@@ -103,11 +116,13 @@ type Reading struct {
 // ReadSemaphore reads a user's semaphore, and the mirror as the user.
 func (s Site) ReadSemaphore(a account.Account) Reading {
 	r := Reading{standingOf(a, time.Now()), Mirror{Path: a.Mirror}}
+	active, err := journal.Active(s.State)
+	r.Abandoned = err == nil && active == nil && r.abandoned()
 	if a.Mirror == "" || r.State == "" {
 		return r
 	}
 	read := false
-	err := asUser(a, func() error {
+	err = asUser(a, func() error {
 		state, err := readMirror(a)
 		read = true
 		if err == nil {
@@ -179,6 +194,10 @@ func (s Site) Status(list []account.Account) (*StatusReport, error) {
 		report.Total.count(u)
 	}
 	active, unread := journal.Active(s.State)
+	for i := range report.Users {
+		u := &report.Users[i].Standing
+		u.Abandoned = unread == nil && active == nil && u.abandoned()
+	}
 	if errors.Is(unread, fs.ErrNotExist) {
 		unread = nil // no run has been
 	}

@@ -27,7 +27,7 @@ func TestStatusOfAll(t *testing.T) {
 	later := time.Now().Add(time.Hour)
 	set(0, semaphore.Mbox, semaphore.Meta{Epoch: 1})
 	set(1, semaphore.Hold, semaphore.Meta{Epoch: 4, Run: run.ID(), Deadline: later})
-	set(2, semaphore.Hold, semaphore.Meta{Epoch: 5, Deadline: time.Now().Add(-time.Hour)})
+	set(2, semaphore.Hold, semaphore.Meta{Epoch: 5, Run: "another", Deadline: time.Now().Add(-time.Hour)})
 	set(3, semaphore.Maildir, semaphore.Meta{Epoch: 6, Run: run.ID()})
 	h.write(list[4].Semaphore, "nonsense\n", 0)
 	h.check(run.Log(journal.Event{User: "user0", Phase: "migrate", Outcome: journal.Failed, Reason: "quota"}))
@@ -59,7 +59,7 @@ func TestStatusOfAll(t *testing.T) {
 	if u := got.Users[1]; u.State != "hold" || u.Expired || u.Run != run.ID() || !u.Deadline.Equal(later) || u.Last != nil {
 		t.Errorf("%+v", u)
 	}
-	if u := got.Users[2]; !u.Expired || u.Run != "" {
+	if u := got.Users[2]; !u.Expired || u.Abandoned || u.Run != "another" {
 		t.Errorf("%+v", u)
 	}
 	if u := got.Users[3]; u.State != "maildir" || u.Epoch != 6 || u.Last.Outcome != journal.Done {
@@ -72,6 +72,53 @@ func TestStatusOfAll(t *testing.T) {
 		t.Errorf("%+v", u)
 	}
 	h.check(run.Close())
+}
+
+// A hold is abandoned if recover would take it for a dead run's.
+func TestAHoldIsAbandonedWhenNoRunIsAtWork(t *testing.T) {
+	later, before := time.Now().Add(time.Hour), time.Now().Add(-time.Hour)
+	for _, tt := range []struct {
+		name   string
+		active bool
+		meta   semaphore.Meta
+		want   bool
+	}{
+		{"its run was killed", false, semaphore.Meta{Run: "r", Deadline: later}, true},
+		{"its run was killed, and it is past its deadline", false, semaphore.Meta{Run: "r", Deadline: before}, true},
+		{"a run is at work", true, semaphore.Meta{Run: "r", Deadline: before}, false},
+		{"of another host, in time", false, semaphore.Meta{Run: "r", Host: "elsewhere", Deadline: later}, false},
+		{"of another host, past its deadline", false, semaphore.Meta{Run: "r", Host: "elsewhere", Deadline: before}, true},
+		{"by hand", false, semaphore.Meta{Deadline: before}, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			h := newHouse(t)
+			run, err := journal.Begin(h.site.State, "migrate")
+			h.check(err)
+			if tt.active {
+				defer run.Close()
+			} else {
+				h.check(run.Close())
+			}
+			sem, err := semaphore.For(h.a.Semaphore)
+			h.check(err)
+			tt.meta.Epoch = 2
+			h.check(sem.Hold(tt.meta))
+			report, err := h.site.Status([]account.Account{h.a})
+			h.check(err)
+			if got := report.Users[0]; got.Abandoned != tt.want {
+				t.Errorf("status: %+v", got)
+			}
+			if got := h.site.ReadSemaphore(h.a); got.Abandoned != tt.want {
+				t.Errorf("semaphore get: %+v", got)
+			}
+		})
+	}
+	h := newHouse(t) // with a state directory in which no run has been: another's is at work, or was
+	h.semaphore(semaphore.Hold)
+	h.site.State = h.path("nowhere")
+	if got := h.site.ReadSemaphore(h.a); got.Abandoned {
+		t.Errorf("%+v", got)
+	}
 }
 
 func TestStatusBeforeTheFirstRun(t *testing.T) {

@@ -258,9 +258,9 @@ func (w *sweep) sweep(ctx context.Context) error {
 	return err
 }
 
-// differ notes what is not as it was left.
+// differ notes what is not as it was left, and what to do about it.
 func (w *sweep) differ(path, code, format string, args ...any) {
-	w.report.Differences = append(w.report.Differences, Skip{path, fmt.Sprintf(format, args...), code})
+	w.report.Differences = append(w.report.Differences, Skip{path, fmt.Sprintf(format, args...) + advice(code, w.account.Name), code})
 }
 
 // folder is the directory of the folder that an mbox of the account became,

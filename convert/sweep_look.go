@@ -225,14 +225,14 @@ func (w *sweep) lookAsides() error {
 		}
 		n, err := w.newerThan(a.Path, a.Back)
 		if errors.Is(err, fs.ErrPermission) {
-			w.differ(a.Path, "aside-mail", "can't be looked at as a whole: %v", err)
+			w.differ(a.Path, "aside-mail", "can't be looked at as a whole: %v; left there: look what is in it, and move it away", err)
 			continue
 		}
 		if err != nil {
 			return err
 		}
 		if n > 0 {
-			w.differ(a.Path, "aside-mail", "has %d messages that came or were changed since it was set aside, and may be in no Maildir that is read: look", n)
+			w.differ(a.Path, "aside-mail", "has %d messages that came or were changed since it was set aside, and may be in no Maildir that is read; left there: look, deliver what is missing by hand, and move it away", n)
 		}
 	}
 	return nil

@@ -248,7 +248,10 @@ func TestWhatASweepLeavesAlone(t *testing.T) {
 			tt.spoil(t, s)
 			r := s.sweep(t)
 			if len(r.Taken) > 0 || len(r.Differences) != 1 || r.Differences[0].code != tt.code {
-				t.Errorf("%+v", r)
+				t.Fatalf("%+v", r)
+			}
+			if reason := r.Differences[0].Reason; strings.Contains(reason, "; left there: ") == (tt.code == "parked-gone") || !strings.HasSuffix(reason, advice(tt.code, s.a.Name)) {
+				t.Errorf("does not say what to do: %s", reason)
 			}
 			s.mustHaveAll(t)
 		})

@@ -94,6 +94,9 @@ func (a *auditor) print(u account.Account, r *convert.AuditReport, err error) {
 	if r.Note == "" || r.Differing > 0 {
 		line("%s", r)
 	}
+	for _, s := range r.Passed() {
+		line("%s: skipped: %q %s", quoted(u.Name), s.Path, s.Reason)
+	}
 	for _, d := range r.Differences {
 		line("%s: differs: %s", quoted(u.Name), d)
 	}

@@ -20,11 +20,14 @@ func enrollCommand() *cobra.Command {
 	var f siteFlags
 	cmd := &cobra.Command{
 		Use:   "enroll [USER]...",
-		Short: "Write the semaphore of users who have none; it says mbox",
+		Short: "Write the semaphore of users who have none",
 		Long: `enroll writes a semaphore that says mbox for users who have none: the authority,
 in a directory of root's that is made if it is missing, and the mirror in the
 home. Who has a semaphore keeps it; his mirror is put right if it differs. No
 mail is touched.
+
+Who was moved, as his soak record says, and has lost his semaphore gets one that
+says maildir, if his mail agrees with that; else he is named and gets none.
 
 Delivery agents and servers that read semaphores wait where there is none. So
 enroll all users before they are pointed at the semaphores, and each new one
@@ -113,6 +116,8 @@ func printEnrolled(w io.Writer, list []convert.Enrollment, n enrolled) error {
 			}
 		case e.Reason != "":
 			b.WriteString(printable(fmt.Sprintf("%s: %s: %s", e.User, e.Outcome, e.Reason)) + "\n")
+		case e.Moved:
+			b.WriteString(printable(e.User+": had lost his semaphore; it says maildir again: his record says that he was moved, and his mail agrees") + "\n")
 		case e.Mirrored && e.Outcome == convert.Already:
 			b.WriteString(printable(e.User+": the mirror differed, and is put right") + "\n")
 		}

@@ -5,6 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"slices"
 	"sync/atomic"
 
 	"github.com/spf13/cobra"
@@ -21,8 +24,14 @@ var runKeys = []string{"users", "min-uid", "spool", "folders", "maildir", "layou
 	"profile", "quoting", "eol", "correct-dates", "locks", "chunk", "jobs", "max-failures", "window", "pause-between",
 	"bwlimit", "nice", "order", "free-floor"}
 
+// aroundKeys are what is done beside the moving of files, when a hold begins and ends.
+var aroundKeys = []string{"doveadm", "postqueue", "hooks.before-hold", "hooks.drain", "hooks.after-flip", "hooks.after-abort"}
+
 // cutoverKeys are those of runs that go as far as the flip.
-var cutoverKeys = append([]string{"cutover-jobs", "hold-limit", "drain-limit", "max-rounds", "retries", "grace", "doveadm", "postqueue", "allow-quarantine"}, runKeys...)
+var cutoverKeys = slices.Concat([]string{"cutover-jobs", "hold-limit", "drain-limit", "max-rounds", "retries", "grace", "allow-quarantine"}, aroundKeys, runKeys)
+
+// recoverKeys are what finishing and undoing what was left goes by.
+var recoverKeys = append([]string{"users", "min-uid", "spool", "folders", "maildir", "layout", "semaphore", "mirror", "gate", "locks"}, aroundKeys...)
 
 func precopyCommand() *cobra.Command {
 	return runCommand(convert.Precopy, runKeys, &cobra.Command{
@@ -75,7 +84,7 @@ func cutoverCommand() *cobra.Command {
 const verbRecover convert.Verb = "recover"
 
 func recoverCommand() *cobra.Command {
-	cmd := runCommand(verbRecover, []string{"users", "min-uid", "spool", "folders", "maildir", "layout", "semaphore", "mirror", "gate", "locks", "doveadm", "postqueue"}, &cobra.Command{
+	cmd := runCommand(verbRecover, recoverKeys, &cobra.Command{
 		Use:   "recover",
 		Short: "Finish or undo what a killed run has left",
 		Long: `recover looks at all users of whom a killed run has left something, and resolves
@@ -125,11 +134,12 @@ func migrate(cmd *cobra.Command, f *siteFlags, verb convert.Verb, args []string,
 	}
 	log, err := journal.Begin(c.State, string(verb))
 	if err != nil {
-		return err
+		return whoMayRun(err)
 	}
 	defer func() { err = errors.Join(err, log.Close()) }()
 
 	w := newWatch(cmd, verb, f.json)
+	w.panicFile = siteOf(c).PanicFile()
 	in := convert.NewInspector(siteOf(c), users.All())
 	in.FreeFloor = c.FreeFloor
 	r, bandwidth := newRun(c, verb)
@@ -160,6 +170,14 @@ func migrate(cmd *cobra.Command, f *siteFlags, verb convert.Verb, args []string,
 		return outcome(summary.ExitCode)
 	}
 	return nil
+}
+
+// whoMayRun says why a run was denied its state directory.
+func whoMayRun(err error) error {
+	if uid := os.Geteuid(); uid != 0 && errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("%w; run it as root, or as the owner of the state directory: this is uid %d", err, uid)
+	}
+	return err
 }
 
 // loadRun loads what a run works on: the configuration, the user database, and the

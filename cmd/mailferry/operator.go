@@ -91,11 +91,20 @@ func flag(site convert.Site, command control.Command) (string, error) {
 	case control.Panic:
 		return fmt.Sprintf("what is at work is finished, nothing new begun; remove %s before the next run", site.PanicFile()), site.EndRuns()
 	case control.Resume:
-		was, err := site.ResumeRuns()
-		if was {
-			return "goes on", err
-		}
-		return "nothing was paused or postponed", err
+		return resume(site)
 	}
 	return "", fmt.Errorf("no command %q", command)
+}
+
+// resume leaves the panic file alone, but does not hide it.
+func resume(site convert.Site) (string, error) {
+	was, err := site.ResumeRuns()
+	text := "nothing was paused or postponed"
+	if was {
+		text = "goes on"
+	}
+	if site.RunsEnded() {
+		text += fmt.Sprintf("; but %s is there, and ends each run at once: remove it", site.PanicFile())
+	}
+	return text, err
 }

@@ -2,10 +2,14 @@ package main
 
 import (
 	"fmt"
+	"iter"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
 
+	"mailferry/convert"
 	"mailferry/mbox"
 )
 
@@ -42,6 +46,87 @@ func offsets(p mbox.Places) string {
 		list += ", ..."
 	}
 	return list
+}
+
+// oddText tells of a kind of oddity in a mailbox.
+func oddText(kind mbox.Oddity, where string, p mbox.Places) string {
+	return fmt.Sprintf("odd: %s: %s%s (%d, at %s)", kind, where, kind.Explain(), p.Count, offsets(p))
+}
+
+// oddList is what was odd about the mailboxes of users: a line for each mailbox
+// and kind, or for each user when they are many.
+type oddList struct {
+	lines []string // of the first mailboxes
+	users []string
+	total map[mbox.Oddity]int
+	many  bool // there are more lines
+}
+
+const (
+	maxOddLines   = 100 // that somebody reads in the morning
+	maxOddOffsets = 3   // enough to look at
+)
+
+// round enters the mailboxes of a user; nil for none.
+func (l *oddList) round(user string, r *convert.Round) {
+	if r == nil {
+		return
+	}
+	l.add(user, func(yield func(string, convert.Odd) bool) {
+		for _, m := range r.Mailboxes {
+			if !yield(m.Path, m.Odd) {
+				return
+			}
+		}
+	})
+}
+
+// add enters the mailboxes of a user, by their paths.
+func (l *oddList) add(user string, mailboxes iter.Seq2[string, convert.Odd]) {
+	sum, n := map[mbox.Oddity]int{}, 0
+	for path, odd := range mailboxes {
+		if len(odd) > 0 {
+			n++
+		}
+		for kind, p := range odd.All {
+			sum[kind] += p.Count
+			p.Offsets = p.Offsets[:min(len(p.Offsets), maxOddOffsets)]
+			l.line(user + ": " + oddText(kind, quoted(path)+": ", p))
+		}
+	}
+	if len(sum) == 0 {
+		return
+	}
+	l.users = append(l.users, fmt.Sprintf("%s: odd: %s; in %s", user, oddCounts(sum), plural(n, "mailbox")))
+	if l.total == nil {
+		l.total = map[mbox.Oddity]int{}
+	}
+	for kind, count := range sum {
+		l.total[kind] += count
+	}
+}
+
+func (l *oddList) line(text string) {
+	if l.many = len(l.lines) == maxOddLines; !l.many {
+		l.lines = append(l.lines, text)
+	}
+}
+
+// text are the lines for people.
+func (l *oddList) text() []string {
+	if !l.many {
+		return l.lines
+	}
+	return append(l.users, "odd in all: "+oddCounts(l.total)+"; --json has the places")
+}
+
+// oddCounts lists counts by kind.
+func oddCounts(sum map[mbox.Oddity]int) string {
+	var list []string
+	for _, kind := range slices.Sorted(maps.Keys(sum)) {
+		list = append(list, fmt.Sprintf("%d %s", sum[kind], kind))
+	}
+	return strings.Join(list, ", ")
 }
 
 func plural(n int, noun string) string {

@@ -112,14 +112,37 @@ func printPlan(w io.Writer, p *convert.Plan) error {
 			printFinding(&b, p.Accounts[i].User, f)
 		}
 	}
+	for _, line := range oddPlanned(p) {
+		b.WriteString(printable(line) + "\n")
+	}
 	printOutlook(&b, p)
 	_, err := io.WriteString(w, b.String())
 	return err
 }
 
+// oddPlanned are the lines about what is odd in mailboxes that would be moved.
+func oddPlanned(p *convert.Plan) []string {
+	var list oddList
+	for i := range p.Accounts {
+		if a := &p.Accounts[i]; !stays(a) {
+			list.add(a.User, func(yield func(string, convert.Odd) bool) {
+				for _, m := range a.Mailboxes {
+					if !yield(m.Path, m.Oddities) {
+						return
+					}
+				}
+			})
+		}
+	}
+	return list.text()
+}
+
+// stays reports whether a run would leave the account where it is.
+func stays(a *convert.AccountPlan) bool { return a.Refused || a.Has("migrated") }
+
 // planned are the columns of numbers. What can't be moved has none.
 func planned(a *convert.AccountPlan) string {
-	if a.Refused || a.Has("migrated") {
+	if stays(a) {
 		return strings.TrimSuffix(strings.Repeat("-\t", 6), "\t")
 	}
 	return fmt.Sprintf("%d\t%d\t%s\t%d\t%s\t%s", len(a.Mailboxes), a.Messages, size(a.Bytes), a.NeedInodes, span(a.Precopy), span(a.Hold))

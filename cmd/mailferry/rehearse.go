@@ -40,6 +40,7 @@ type rehearsed struct {
 	Users    int     `json:"users"`
 	Exact    int     `json:"exact"`              // users whose mail came back byte for byte
 	Alone    int     `json:"from_maildir_alone"` // likewise
+	Same     int     `json:"read_the_same"`      // users whose mail from the Maildir alone is read as it was
 	Messages int     `json:"messages"`
 	Bytes    int64   `json:"bytes"`
 	Forth    float64 `json:"forth_seconds"`
@@ -59,6 +60,9 @@ func (r *rehearsed) add(u convert.User) {
 	}
 	if h.Alone.Exact {
 		r.Alone++
+	}
+	if h.Alone.Misread == 0 {
+		r.Same++
 	}
 	r.Messages += h.Messages
 	r.Bytes += h.Bytes
@@ -80,8 +84,8 @@ func (r *rehearsed) text() string {
 	if r.Users == 0 {
 		return ""
 	}
-	return fmt.Sprintf("%s there and back: %d byte for byte, %d from the Maildir alone\n%s; one user took up to %s of scratch\n",
-		plural(r.Users, "user"), r.Exact, r.Alone, ways(r.Messages, r.Bytes, r.Forth, r.Back), size(r.Scratch))
+	return fmt.Sprintf("%s there and back: %d byte for byte; after retire, from the Maildir alone, %d read the same\n%s; one user took up to %s of scratch\n",
+		plural(r.Users, "user"), r.Exact, r.Same, ways(r.Messages, r.Bytes, r.Forth, r.Back), size(r.Scratch))
 }
 
 // rehearsalText is what an admin reads of a rehearsal.
@@ -90,18 +94,20 @@ func rehearsalText(u convert.User) string {
 	if u.Already {
 		return fmt.Sprintf("was rehearsed at %s, and his mailboxes have not changed since", h.Time.UTC().Format("2006-01-02 15:04:05Z"))
 	}
-	return fmt.Sprintf("%s, %s: %s; %s of scratch; came back byte for byte; from the Maildir alone %s",
+	return fmt.Sprintf("%s, %s: %s; %s of scratch; came back byte for byte; after retire, from the Maildir alone, %s",
 		plural(h.Messages, "message"), size(h.Bytes), ways(h.Messages, h.Bytes, h.Forth, h.Back), size(h.Scratch), aloneText(h.Alone))
 }
 
+// aloneText is no alarm where all is as it has to be: a Maildir has no place for
+// the header fields by which an mbox keeps flags and UIDs.
 func aloneText(a journal.Alone) string {
 	switch {
 	case a.Exact:
 		return "too"
 	case a.Misread == 0:
-		return fmt.Sprintf("equal as it is read, %s of which with other bytes", plural(a.Altered, "message"))
+		return "read the same, as expected: only what an mbox has beside the mail (Status, X-UID) is made anew"
 	}
-	return fmt.Sprintf("%s with other bytes, of which %d are read otherwise", plural(a.Altered, "message"), a.Misread)
+	return fmt.Sprintf("%s would be read otherwise: content, date, flags, keywords or UID", plural(a.Misread, "message"))
 }
 
 // ways are the times of both ways.

@@ -20,8 +20,8 @@ func retireCommand() *cobra.Command {
 		Short: "Delete the parked mboxes of users whose soak is over",
 		Long: `retire ends the soak: the mboxes that were parked at the flip, and what earlier
 rollbacks have set aside, are deleted, if all of it is older than --older-than. It
-is done for a user only after a fresh verify finds no difference, if no mail came
-to the old places that is not in the Maildir (what came is swept first), and if no
+is done for a user only after a fresh verify finds no difference, if nothing lies at
+the old paths but empty files of his own (mail that came is swept first), and if no
 program has a parked mbox open. Others are left alone, and named.
 
 A rollback is still possible then, from the Maildir alone: From_ lines are

@@ -32,8 +32,8 @@ func semaphoreGet() *cobra.Command {
 	return h.command(&cobra.Command{
 		Use:   "get USER",
 		Short: "Show what the semaphore says, who set it, and whether the mirror says the same",
-		Long: `get shows what the semaphore of a user says, who set it and when, until when a
-hold is to last, and whether the mirror in the home says the same. It changes
+		Long: `get shows what the semaphore of a user says, who set it and when, until when the
+hold of a run is to last, and whether the mirror in the home says the same. It changes
 nothing. A semaphore that can't be read, or is not there, is exit code 1.
 ` + exitHelp,
 	})
@@ -75,15 +75,15 @@ func setMeans(a account.Account, to semaphore.State) string {
 func semaphoreHold() *cobra.Command {
 	h := handVerb{words: 1, keys: []string{"hold-limit"}, do: func(site convert.Site, c *config.Config, a account.Account, _ []string) (string, error) {
 		err := site.HoldSemaphore(a, c.HoldLimit)
-		return "deliveries are deferred and logins wait; end it with: mailferry semaphore release " + a.Name, err
+		return "deliveries are deferred and logins wait", err
 	}}
 	return h.command(&cobra.Command{
 		Use:   "hold USER",
 		Short: "Defer a user's deliveries, and let his logins wait",
 		Long: `hold makes the semaphore of a user say hold, from mbox or maildir: his deliveries
-are deferred, his logins wait. The hold notes who made it and when it is to end
-(--hold-limit), after which status shows it as expired. It does not end by
-itself: no run touches a hold that was made by hand.
+are deferred, his logins wait. The hold notes who made it, and when it was to end
+(--hold-limit). It does not end by itself, and no run touches a hold that was made
+by hand: release ends it.
 ` + exitHelp,
 		Example: `  mailferry semaphore hold --hold-limit 10m alice`,
 	})

@@ -198,3 +198,28 @@ func TestCollisionsWithUsersWhoWereNotSelected(t *testing.T) {
 		t.Errorf("%+v", a)
 	}
 }
+
+// What config describe names, the verbs take that go by it.
+func TestEachKeyHasItsFlag(t *testing.T) {
+	help := func(verb string) string {
+		var out bytes.Buffer
+		if code := run(t.Context(), []string{verb, "--help"}, &out, &out); code != exitDone {
+			t.Fatalf("%s --help: exit code %d: %s", verb, code, out.String())
+		}
+		return out.String()
+	}
+	migrate := help("migrate")
+	for _, k := range config.Keys() {
+		if !strings.Contains(migrate, " --"+k.Flag()+" ") {
+			t.Errorf("migrate has no --%s", k.Flag())
+		}
+	}
+	for _, verb := range []string{"cutover", "rollback", "recover"} {
+		text := help(verb)
+		for _, k := range config.Keys() {
+			if strings.HasPrefix(k.Name, "hooks.") && !strings.Contains(text, " --"+k.Flag()+" ") {
+				t.Errorf("%s runs hooks, and has no --%s", verb, k.Flag())
+			}
+		}
+	}
+}

@@ -17,12 +17,13 @@ func statusCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status [USER]...",
 		Short: "Show the state of each user, and what the last run did for him",
-		Long: `status shows what the semaphore of each user says, holds that are past their
-deadline among them, what the last run that came to him did, and the totals.
-Without users it shows all. It changes nothing.
+		Long: `status shows what the semaphore of each user says, what the last run that came
+to him did, and the totals. Of a hold it says who made it, whether it is past
+its deadline, and if no run is at work any more, that recover ends it. Without
+users it shows all. It changes nothing.
 ` + exitHelp,
 		Example: `  mailferry status
-  mailferry status --json | jq -r 'select(.expired).user'`,
+  mailferry status --json | jq -r 'select(.expired or .abandoned).user'`,
 		RunE: func(cmd *cobra.Command, args []string) error { return status(cmd, &f, args) },
 	}
 	f.add(cmd, "users", "min-uid", "semaphore")
@@ -98,12 +99,17 @@ func stateText(s convert.Standing) string {
 		text = s.Problem
 	case s.Problem != "":
 		text += ": " + s.Problem
+	case s.ByHand():
+		text += fmt.Sprintf(", held by hand since %s, pid %d on %s; mailferry semaphore release %s ends it", stamp(s.Time), s.PID, s.Host, quoted(s.User))
 	case s.State == "hold" && s.Expired && s.Deadline.IsZero():
 		text += ", without a deadline, " + setBy(s)
 	case s.State == "hold" && s.Expired:
 		text += fmt.Sprintf(", expired at %s, %s", stamp(s.Deadline), setBy(s))
 	case s.State == "hold":
 		text += fmt.Sprintf(" until %s, %s", stamp(s.Deadline), setBy(s))
+	}
+	if s.Abandoned {
+		text += "; no run is at work, and mailferry recover brings him back"
 	}
 	if s.Announced != "" {
 		text += fmt.Sprintf(" (it was to become %s, which did not happen)", s.Announced)

@@ -23,8 +23,11 @@ type watch struct {
 	json  bool
 	start time.Time
 
+	panicFile string // what ends the run
+
 	mu      sync.Mutex
 	lines   []string // about users
+	odd     oddList
 	holds   []time.Duration
 	already int
 	stages  rehearsed
@@ -65,6 +68,7 @@ func (w *watch) User(u convert.User) {
 		return
 	}
 	w.lines = append(w.lines, userLines(u)...)
+	w.odd.round(u.Name, u.Round)
 }
 
 func (w *watch) note(err error) {
@@ -128,6 +132,14 @@ type jsonRun struct {
 	Retired   *retired   `json:"retired,omitempty"`
 }
 
+// why is the end of a run for people, who are to do something about that one.
+func (w *watch) why(end string) string {
+	if end == convert.EndPanic {
+		return fmt.Sprintf("%s %s, remove it before the next run", end, printable(quoted(w.panicFile)))
+	}
+	return end
+}
+
 // end shows the result of the run.
 func (w *watch) end(run string, s *journal.Summary) error {
 	w.finish()
@@ -141,7 +153,7 @@ func (w *watch) end(run string, s *journal.Summary) error {
 		return w.failed
 	}
 	var b strings.Builder
-	for _, line := range w.lines {
+	for _, line := range append(w.lines, w.odd.text()...) {
 		fmt.Fprintln(&b, printable(line))
 	}
 	if w.verb == string(verbRecover) {
@@ -158,7 +170,7 @@ func (w *watch) end(run string, s *journal.Summary) error {
 	if len(w.holds) > 0 {
 		fmt.Fprintf(&b, "held for %s (median), %s (99%%), %s (most)\n", ms(w.hold(50)), ms(w.hold(99)), ms(w.hold(100)))
 	}
-	fmt.Fprintf(&b, "%s: %s in %s; run %s\n", s.End, plural(s.Chunks, "chunk"), time.Since(w.start).Round(10*time.Millisecond), run)
+	fmt.Fprintf(&b, "%s: %s in %s; run %s\n", w.why(s.End), plural(s.Chunks, "chunk"), time.Since(w.start).Round(10*time.Millisecond), run)
 	_, err := io.WriteString(w.out, b.String())
 	w.note(err)
 	return w.failed

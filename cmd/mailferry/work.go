@@ -60,7 +60,7 @@ func printText(w io.Writer, r *convert.Report, mailboxes bool) error {
 			line("  the careful reading counts %s", plural(m.Careful, "message"))
 		}
 		for kind, p := range m.Oddities.All {
-			line("  odd: %s: %s (%d, at %s)", kind, kind.Explain(), p.Count, offsets(p))
+			line("  %s", oddText(kind, "", p))
 		}
 		for _, k := range m.Left {
 			line("  keyword without a letter: doveadm flags add -u USER %s mailbox %s uid %s", shellWord(k.Keyword), shellWord(m.Name), k.UIDs)
