@@ -285,6 +285,11 @@ func (c *chunk) notRetired(m *member, err error) {
 
 // retire ends the soak of a user of a chunk.
 func (c *chunk) retire(ctx context.Context, m *member) {
+	if m.account.Problem != nil {
+		f := c.Inspector.Inspect(m.account).reason()
+		m.Outcome, m.Reason, m.Text = journal.Skipped, f.Code, f.sentence()+"; "+f.Advice
+		return
+	}
 	if !c.DryRun { // what came late is mail of his Maildir
 		swept, err := c.Sweep(ctx, m.account, SweepOptions{Run: c.Journal.ID()})
 		if err != nil {

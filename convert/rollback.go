@@ -239,16 +239,24 @@ const towardMbox = "maildir to mbox"
 // tell fills in what became of a user.
 func (c *ways) tell(m *member, w *wayBack, back *Returned) {
 	m.Outcome, m.Hold, m.Round = journal.Done, back.Hold, &Round{}
-	copied := 0
+	copied, came, alone := 0, 0, 0
 	for _, b := range w.boxes {
 		m.Round.add(b.report)
 		copied += b.copied
+		if b.base == nil {
+			alone += b.report.Written
+		} else {
+			came += b.report.Written
+		}
 		if b.altered > 0 {
-			w.doubt("%d messages of %s that came since hold header fields or lines that an mbox can't give back as they are", b.altered, b.report.Name)
+			w.doubt("%d messages of %s, from the Maildir, hold header fields or lines that an mbox can't give back as they are", b.altered, b.report.Name)
 		}
 	}
 	m.converted = m.Round.Messages
-	texts := []string{fmt.Sprintf("%d messages as they were, %d with other flags, %d that came since; %d are gone", copied, m.Round.Reflagged, m.Round.Written, m.Round.Removed)}
+	texts := []string{fmt.Sprintf("%d messages as they were, %d with other flags, %d that came since; %d are gone", copied, m.Round.Reflagged, came, m.Round.Removed)}
+	if alone > 0 {
+		texts = append(texts, fmt.Sprintf("%d messages of folders that have no parked mbox, from the Maildir alone", alone))
+	}
 	for _, src := range w.gone {
 		texts = append(texts, fmt.Sprintf("the folder %s was deleted since, and stays so", src.name()))
 	}

@@ -183,7 +183,10 @@ func printReading(w io.Writer, r convert.Reading, means string) error {
 	if r.State != "" && r.State != "hold" {
 		text += ", " + setBy(r.Standing)
 	}
-	line("%s: %s, epoch %d", quoted(r.User), text, r.Epoch)
+	if r.Epoch > 0 {
+		text += fmt.Sprintf(", epoch %d", r.Epoch)
+	}
+	line("%s: %s", quoted(r.User), text)
 	switch m := r.Mirror; {
 	case m.Problem != "":
 		line("  the mirror can't be read: %s", m.Problem)
