@@ -254,7 +254,27 @@ func (m *seenMirror) lost(s Site) (semaphore.State, error) {
 	case a.Mirror != "" && m.says(semaphore.Maildir):
 		return semaphore.Hold, fmt.Errorf("there is no semaphore, but the mirror %q says maildir; if he was moved, run: mailferry semaphore set %s maildir; if not, remove the mirror", a.Mirror, a.Name)
 	}
-	return semaphore.Mbox, nil
+	return semaphore.Mbox, m.notPublished(s)
+}
+
+// notPublished fails if a cutover that was broken off has given a user's Maildir its
+// name: the flip may have come, and mail to it since.
+func (m *seenMirror) notPublished(s Site) error {
+	a, t := m.account, trace{}
+	record, err := journal.ReadStaging(s.State, a.Name)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && isPromise(record) {
+		return nil
+	}
+	if err == nil {
+		err = asUser(a, func() error { return errors.Join(t.maildirOf(a, record), t.mailOf(a)) })
+	}
+	if err == nil && t.published {
+		err = errors.New(t.String())
+	}
+	if err != nil {
+		err = fmt.Errorf("there is no semaphore, and whether he was moved can't be told: %w. Nothing was written; look where his mail is, and say so: mailferry semaphore set %s maildir, or mbox", err, a.Name)
+	}
+	return err
 }
 
 // agrees fails if a user's mail, or his mirror, does not tell what the records do.

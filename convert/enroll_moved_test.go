@@ -21,6 +21,13 @@ func (h *house) lose() {
 	}
 }
 
+// flippedWithoutRecord leaves what a run leaves that is killed right behind a flip.
+func (h *house) flippedWithoutRecord() {
+	h.remove(h.path("state/soak"))
+	h.remove(h.a.Maildir)
+	h.staging("Maildir", true)
+}
+
 func TestEnrollSendsNobodyBackWhoWasMoved(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
@@ -46,6 +53,9 @@ func TestEnrollSendsNobodyBackWhoWasMoved(t *testing.T) {
 		{"the mirror says hold", func(h *house) { h.mirror("MAILSTATE=hold\n") }, ".mailstate\" does not"},
 		{"the meta says hold", func(h *house) { h.heldByRun("maildir"); h.remove(h.a.Semaphore) }, "epoch 3 has set it to hold"},
 		{"a rollback that was killed", func(h *house) { h.rollingBack() }, "state/rollback/alice.json\" says that a rollback of his"},
+		{"killed behind the flip, before any record of it", func(h *house) { h.flippedWithoutRecord() }, "published by a cutover that did not end"},
+		{"the same, and no mirror", func(h *house) { h.a.Mirror = ""; h.flippedWithoutRecord() }, "published by a cutover that did not end"},
+		{"the same, and a mirror that says hold", func(h *house) { h.mirror("MAILSTATE=hold\n"); h.flippedWithoutRecord() }, "published by a cutover that did not end"},
 		{"a record that can't be read", func(h *house) { h.write(h.path("state/soak/alice.json"), "{", 0) }, "whether he was moved can't be told"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -2,8 +2,8 @@ package convert
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
+	"fmt"
 	"hash/maphash"
 	"io"
 	"slices"
@@ -40,14 +40,19 @@ func newCounting() *counting {
 	return c
 }
 
-func (c *counting) add(l backMessage) {
-	var b [17]byte
-	binary.NativeEndian.PutUint32(b[0:], l.uid)
-	binary.NativeEndian.PutUint64(b[4:], keyOf(uniqueOf(l.name)))
-	binary.NativeEndian.PutUint32(b[12:], uint32(l.flags))
-	b[16] = byte(l.state & inNew)
-	c.hash.Write(b[:])
+// add counts a message, by all that is known of it without reading its file: one that was
+// put in the place of another is another message.
+func (c *counting) add(f *backFolder, l backMessage) error {
+	info, err := f.in(l.state).LstatRegular(l.name)
+	if err != nil {
+		return fmt.Errorf("%s: %w", l.name, f.unreadable(l, err))
+	}
+	s := statOf(info)
+	maphash.WriteComparable(&c.hash, [...]int64{
+		int64(l.uid), int64(keyOf(uniqueOf(l.name))), int64(l.flags), int64(l.state & inNew), int64(s.Ino), s.Size, s.Mtime,
+	})
 	c.count++
+	return nil
 }
 
 func (c *counting) census() census { return census{c.count, c.hash.Sum64()} }
@@ -75,8 +80,8 @@ func (b *backBox) extend(ctx context.Context) (done bool, err error) {
 		return false, err
 	}
 	defer f.close()
-	came, now, err := e.newcomers(f)
-	if err != nil || now.count == 0 || before.keywords != b.seen.keywords || f.header.UIDValidity != e.plan.validity {
+	came, now, err := e.newcomers(f, within(ctx, b.show))
+	if err != nil || now.count == 0 || before.keywords != b.seen.keywords || before.served != b.seen.served || f.header.UIDValidity != e.plan.validity {
 		return false, err
 	}
 	b.built, b.end = false, nil
@@ -109,18 +114,18 @@ func (b *backBox) extend(ctx context.Context) (done bool, err error) {
 // newcomers are the messages behind those that were seen, and the census of all; a zero
 // one if not all of those are as they were, or if a server would give another UID to one
 // that is appended, or if that had keywords.
-func (e *backEnd) newcomers(f *backFolder) (came []backMessage, now census, err error) {
+func (e *backEnd) newcomers(f *backFolder, check func() error) (came []backMessage, now census, err error) {
 	all, same := newCounting(), e.plan.seen.count == 0
 	err = f.each(func(l backMessage) error {
 		if all.count >= e.plan.seen.count {
 			came = append(came, l)
 			same = same && l.uid == e.plan.next+uint32(len(came)-1) && l.flags&keywordLetters == 0
 		}
-		all.add(l)
+		err := errors.Join(check(), all.add(f, l))
 		if all.count == e.plan.seen.count {
 			same = all.census() == e.plan.seen
 		}
-		return nil
+		return err
 	})
 	if !same || f.nextUID() > e.plan.next+uint32(len(came)) {
 		return nil, census{}, err

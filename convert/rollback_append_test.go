@@ -52,6 +52,8 @@ func TestWhatChangesJustBeforeTheHold(t *testing.T) {
 		"one, and another expunged":         {nil, []func(*stand){arrives(1), imap(`STORE 3 +FLAGS (\Deleted)`, "EXPUNGE")}, false},
 		"two, of which the first is gone":   {nil, []func(*stand){arrives(2), imap(`STORE 61 +FLAGS (\Deleted)`, "EXPUNGE")}, false},
 		"one that came and went":            {nil, []func(*stand){arrives(1), imap(`STORE * +FLAGS (\Deleted)`, "EXPUNGE")}, false},
+		"one that replaces another":         {nil, []func(*stand){func(s *stand) { s.rewrite(s.first()) }}, false},
+		"one, and one that is replaced":     {nil, []func(*stand){arrives(1), func(s *stand) { s.rewrite(s.first()) }}, false},
 		"one behind others that came since": {[]func(*stand){imap(`APPEND INBOX {3+}` + "\r\nx\r\n"), imap(`STORE 2 +FLAGS ($Label2)`)}, []func(*stand){arrives(2)}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -86,6 +88,44 @@ func TestWhatChangesJustBeforeTheHold(t *testing.T) {
 			if appended := len(built) > 0 && len(now) > len(built) && bytes.HasPrefix(now, built); appended != c.appended {
 				t.Errorf("appended: %t; %s", appended, w.users[a.Name].Text)
 			}
+		})
+	}
+}
+
+// rewrite puts another message in the place of one, under its name and with its times.
+func (s *stand) rewrite(path string) {
+	s.Helper()
+	info, err := os.Stat(path)
+	s.check(err)
+	text, err := os.ReadFile(path)
+	s.check(err)
+	tmp := s.inMaildir("tmp", "other")
+	s.put(tmp, strings.ToUpper(string(text)))
+	s.check(errors.Join(os.Chtimes(tmp, info.ModTime(), info.ModTime()), os.Rename(tmp, path)))
+}
+
+// Until somebody has looked, the UIDs that a conversion gave bind nobody, and the mbox is
+// that which was parked; from then on they have to stay.
+func TestUIDsStayThatWereFirstSeenJustBeforeTheHold(t *testing.T) {
+	for name, came := range map[string]bool{"and mail came": true, "and nothing else": false} {
+		t.Run(name, func(t *testing.T) {
+			var b bytes.Buffer
+			if _, err := mailgen.Generate(&b, mailgen.Options{Seed: 5, Messages: 60}); err != nil {
+				t.Fatal(err)
+			}
+			p, a := servedPlaceWith(t, b.Bytes())
+			s := &stand{t, p, a}
+			_, w := doRun(t, p, Migrate, a)
+			w.mustBe(t, a.Name, journal.Done, "")
+			var before served
+			w = s.rollbackBehind(func() {
+				if came {
+					s.put(s.inMaildir("new", "1800000000.M1P1.h"), "Subject: late\n\nlate\n")
+				}
+				before = dump(t, maildirOf(a))
+			})
+			wentBack(t, p, w, a)
+			sameBack(t, dump(t, mboxesOf(a)), before)
 		})
 	}
 }

@@ -47,6 +47,7 @@ func oddMaildir(path, format string, args ...any) error {
 type sight struct {
 	stamp
 	uids, keywords stat // of the lists; zero if there are none
+	served         bool // see liveDir.served
 }
 
 // look takes a sight, once another change would make another one.
@@ -59,6 +60,9 @@ func (d *liveDir) look(ctx context.Context) (s sight, err error) {
 			return s, err
 		}
 		if s.keywords, err = listStat(d.dir, keywordsName); err != nil {
+			return s, err
+		}
+		if s.served, err = d.served(); err != nil {
 			return s, err
 		}
 		wait := s.unsettled()
@@ -209,9 +213,9 @@ func (f *backFolder) each(do func(backMessage) error) error {
 
 // served reports whether a server may have shown the folder to clients: Dovecot
 // leaves indexes, if it is not told to keep them elsewhere.
-func (f *backFolder) served() (bool, error) {
+func (d *liveDir) served() (bool, error) {
 	found := errors.New("found")
-	err := f.dir.Names(func(name string) error {
+	err := d.dir.Names(func(name string) error {
 		if strings.HasPrefix(name, indexPrefix) {
 			return found
 		}

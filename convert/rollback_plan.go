@@ -132,10 +132,9 @@ func (b *backBox) compare(ctx context.Context, f *backFolder) (*backPlan, error)
 	p.due = make([]due, 0, f.messages())
 	seen := newCounting()
 	err = f.each(func(l backMessage) error {
-		if err := check(); err != nil {
+		if err := errors.Join(check(), seen.add(f, l)); err != nil {
 			return err
 		}
-		seen.add(l)
 		d, err := b.decide(f, p, l, base, check)
 		p.due = append(p.due, d)
 		return errors.Join(err, b.paced(ctx, d.size))
@@ -173,7 +172,7 @@ func (b *backBox) openBase(check func() error, pseudo func(*mbox.Scanner, *mbox.
 func (b *backBox) decide(f *backFolder, p *backPlan, l backMessage, base *baseReader, check func() error) (d due, err error) {
 	got, err := b.reader.readWatched(f.in(l.state), l.name, nil, check)
 	if err != nil {
-		return d, fmt.Errorf("%s: %w", l.name, b.unreadable(f, l, err))
+		return d, fmt.Errorf("%s: %w", l.name, f.unreadable(l, err))
 	}
 	d = due{uid: l.uid, date: got.date, size: got.size, digest: half(got.digest), flags: mboxFlags(l), how: written}
 	names := f.names(l.flags)

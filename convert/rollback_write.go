@@ -100,7 +100,7 @@ func (s stat) same(other stat) bool {
 }
 
 // unreadable is an error about a file: one that is gone was renamed by a session.
-func (b *backBox) unreadable(f *backFolder, l backMessage, err error) error {
+func (f *backFolder) unreadable(l backMessage, err error) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return &Busy{f.dir.Path()}
@@ -252,7 +252,7 @@ func (w *backWriter) settle() {
 func (w *backWriter) fromMaildir(l backMessage, d *due, state mbox.State) (*mbox.Written, error) {
 	f, err := w.folder.in(l.state).OpenRegular(l.name)
 	if err != nil {
-		return nil, w.unreadable(w.folder, l, err)
+		return nil, w.folder.unreadable(l, err)
 	}
 	defer f.Close()
 	m := mbox.Outgoing{Sender: returnPath(f), Date: time.Unix(d.date, 0), State: &state, Content: watched{f, w.check}, Size: d.size}
