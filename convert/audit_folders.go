@@ -31,6 +31,16 @@ func (c *accountAudit) listFolders() error {
 	return c.eachFolder(c.root, ".", 0, add)
 }
 
+// foldersOf lists the folders of a Maildir, by their places below it.
+func (s Site) foldersOf(root *safefs.Dir) (rels []string, err error) {
+	c := &accountAudit{Site: s}
+	err = c.eachFolder(root, ".", 0, func(_ *safefs.Dir, rel string) error {
+		rels = append(rels, rel)
+		return nil
+	})
+	return rels, err
+}
+
 // maxFolderDepth is deeper than mail clients go, and far less than what would
 // use up the descriptors of the process.
 const maxFolderDepth = 64

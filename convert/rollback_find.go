@@ -117,11 +117,7 @@ func (w *wayBack) parked(path string) *journal.Parked {
 
 // folders lists the places of the folders below the Maildir.
 func (w *wayBack) folders() (rels []string, err error) {
-	list := &accountAudit{Site: w.Site}
-	err = list.eachFolder(w.root, ".", 0, func(_ *safefs.Dir, rel string) error {
-		rels = append(rels, rel)
-		return nil
-	})
+	rels, err = w.foldersOf(w.root)
 	if err == nil && !slices.Contains(rels, ".") {
 		err = &Unfit{w.account.Maildir, "no-maildir", "is no Maildir: it has no cur"}
 	}

@@ -206,17 +206,15 @@ func (w *sweep) moreThanHeld(a journal.Aside) (more int, err error) {
 	if a.Ino == 0 || !w.isSetAside(root, a) {
 		return 0, nil
 	}
-	var rels []string
-	list := &accountAudit{Site: w.Site}
-	err = list.eachFolder(root, ".", 0, func(_ *safefs.Dir, rel string) error {
-		rels = append(rels, rel)
-		return nil
-	})
-	if errors.Is(err, fs.ErrPermission) {
-		err = nil // it is named where new mail is looked for
+	rels, err := w.foldersOf(root)
+	n := 0
+	if err == nil {
+		n, err = countMessages(root, rels)
 	}
-	n, cerr := countMessages(root, rels)
-	return n - a.Held, errors.Join(err, cerr)
+	if errors.Is(err, fs.ErrPermission) { // it is named where new mail is looked for
+		return 0, nil
+	}
+	return n - a.Held, err
 }
 
 // countMessages counts the files in new and cur of folders.

@@ -206,12 +206,16 @@ func TestWhatCanNotBePutAwayIsNotTaken(t *testing.T) {
 }
 
 func TestADirectoryThatCanNotBeOpenedKeepsNoOtherMailBack(t *testing.T) {
-	for _, owner := range []string{"user", "root"} {
-		t.Run(owner, func(t *testing.T) {
+	for _, name := range []string{"of the user", "of root", "of root, in a folder"} {
+		t.Run(name, func(t *testing.T) {
 			b := newBackAgain(t)
 			odd := filepath.Join(b.aside, ".Odd")
+			if name == "of root, in a folder" {
+				b.check(os.Mkdir(odd, 0o755))
+				odd = filepath.Join(odd, "cur")
+			}
 			b.check(os.Mkdir(odd, 0o700))
-			if owner == "user" {
+			if name == "of the user" {
 				b.check(errors.Join(os.Chmod(odd, 0), os.Chown(odd, b.a.UID, b.a.GID)))
 			}
 			b.comes(filepath.Join(b.aside, "new", "1.a.b"), lateText)
